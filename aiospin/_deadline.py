@@ -1,0 +1,36 @@
+"""Deadlines: seconds at the edge, absolute nanoseconds inside."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from aiospin._core import core
+
+FOREVER: Final = core.FOREVER
+
+
+def deadline_of(timeout: float | None) -> int:
+    """The point in time, in CLOCK_MONOTONIC ns, at which a wait that begins now gives up.
+
+    :param timeout: seconds; None is for ever, 0 has passed already.
+    :raises ValueError: negative or NaN.
+    :raises TypeError: no number.
+    """
+    if timeout is None:
+        return FOREVER
+    if isinstance(timeout, bool) or not hasattr(timeout, "__float__"):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    seconds = float(timeout)
+    if math.isnan(seconds):
+        raise ValueError("timeout must be a number of seconds, not NaN")
+    if seconds < 0:
+        raise ValueError(f"timeout must be at least 0 seconds, not {timeout!r}; None waits for ever")
+    if seconds == 0:
+        return 0
+    return FOREVER if seconds > 1e9 else core.now_ns() + int(seconds * 1e9)
+
+
+def expired(what: str, timeout: float | None) -> TimeoutError:
+    """The error of a wait whose deadline passed."""
+    return TimeoutError(f"{what} within {timeout:g} s" if timeout else f"{what} just now")

@@ -1,0 +1,49 @@
+"""Exceptions. Where anyio has a name for what happened, aiospin raises that one."""
+
+from __future__ import annotations
+
+from anyio import (
+    BrokenResourceError,
+    BusyResourceError,
+    ClosedResourceError,
+    EndOfStream,
+    WouldBlock,
+)
+
+__all__ = [
+    "AiospinError",
+    "BrokenResourceError",
+    "BusyResourceError",
+    "ClosedResourceError",
+    "EndOfStream",
+    "LaggedError",
+    "LayoutError",
+    "WouldBlock",
+]
+
+
+class AiospinError(Exception):
+    """Base of the errors that only aiospin raises."""
+
+
+class LaggedError(AiospinError):
+    """The writer of a ``drop_oldest`` broadcast overwrote messages that this reader had not read.
+
+    Receiving goes on at the oldest message that is still there.
+
+    :ivar skipped: how many messages were lost, exactly.
+    """
+
+    def __init__(self, skipped: int) -> None:
+        super().__init__(
+            f"{skipped} messages were overwritten before this reader came to them; "
+            "the next receive goes on at the oldest one left"
+        )
+        self.skipped = skipped
+
+    def __reduce__(self) -> tuple[type[LaggedError], tuple[int]]:
+        return type(self), (self.skipped,)
+
+
+class LayoutError(AiospinError):
+    """What lies at that name or in that buffer is no healthy aiospin segment."""

@@ -1,0 +1,97 @@
+"""How to wait: where, how long to spin, how long to sleep."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Mode = Literal["adaptive", "thread", "loop", "park"]
+
+
+@dataclass(frozen=True)
+class WaitPolicy:
+    """How a wait spends its time until what it waits for is there.
+
+    :param mode: where it spins before it parks.
+        "adaptive": in slices on the event loop's own thread while the loop has nothing else to do, beside it in the
+        waiter thread when it has. "loop": on the loop's thread, whatever else it does. "thread": in the
+        waiter thread. "park": nowhere, it sleeps at once. Blocking waits and trio have no slices:
+        there "adaptive" and "loop" spin where the wait runs.
+    :param max_spin: seconds to spin before parking, at most.
+    :param max_sleep: seconds between two looks of a cold wait whose writer does not notify.
+    :param predict: park at once where earlier waits on the same object (a reader, a writer, a Flag) lasted on average more
+        than twice max_spin, since then the spin is lost for certain.
+    :param hardware: use the CPU's wait instructions where there are any, instead of a plain pause loop.
+    :raises ValueError: an unknown mode, or seconds that are negative, NaN, or not finite.
+    """
+
+    mode: Mode = "adaptive"
+    # The ski-rental bound: as long as a park costs (25 to 60 us from publish to resumed coroutine
+    # through the waiter thread, benchmarks/wake_latency.py), so a wait never costs twice the cheaper choice.
+    max_spin: float = 50e-6
+    # 1,000 looks a second cost about 0.5 % of a core (benchmarks/idle_cost.py).
+    max_sleep: float = 1e-3
+    predict: bool = True
+    hardware: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {self.mode!r}")
+        for name, low in (("max_spin", 0.0), ("max_sleep", 1e-6)):
+            seconds = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+                raise TypeError(f"{name} must be a number of seconds, not {seconds!r}")
+            if not (low <= seconds <= 3600):  # also refuses NaN
+                raise ValueError(f"{name} must be from {low:g} to 3600 seconds, not {seconds!r}")
+
+    @property
+    def spin_ns(self) -> int:
+        """max_spin in nanoseconds; 0 where the mode does not spin."""
+        return 0 if self.mode == "park" else int(self.max_spin * 1e9)
+
+    @property
+    def sleep_ns(self) -> int:
+        """max_sleep in nanoseconds."""
+        return int(self.max_sleep * 1e9)
+
+    @classmethod
+    def latency(cls) -> WaitPolicy:
+        """Spin through gaps of up to 20 ms (a step of model decoding): a core for the shortest wait."""
+        return cls(max_spin=20e-3, max_sleep=100e-6, predict=False)
+
+    @classmethod
+    def balanced(cls) -> WaitPolicy:
+        """Spin as long as a park costs, and not at all where that never pays. The default."""
+        return cls()
+
+    @classmethod
+    def powersave(cls) -> WaitPolicy:
+        """Never spin: the longest latency (tens of microseconds) for the least energy."""
+        return cls(mode="park", max_spin=0.0, max_sleep=10e-3)
+
+
+_PRESETS: Final = {
+    "latency": WaitPolicy.latency,
+    "balanced": WaitPolicy.balanced,
+    "powersave": WaitPolicy.powersave,
+}
+
+
+def _from_environment() -> WaitPolicy:
+    name = os.environ.get("AIOSPIN_POLICY") or "balanced"
+    if name not in _PRESETS:
+        raise ValueError(f"AIOSPIN_POLICY must be one of {', '.join(_PRESETS)}, not {name!r}")
+    return _PRESETS[name]()
+
+
+DEFAULT: Final = _from_environment()
+
+
+def resolve(policy: WaitPolicy | None) -> WaitPolicy:
+    """The policy to use: the one given, or the process's default."""
+    if policy is None:
+        return DEFAULT
+    if not isinstance(policy, WaitPolicy):
+        raise TypeError(f"policy must be a WaitPolicy, not {policy!r}")
+    return policy

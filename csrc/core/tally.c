@@ -1,0 +1,3 @@
+#include "tally.h"
+
+asp_tally asp_counters;

@@ -1,0 +1,56 @@
+/* wait.h - one blocking wait: spin for a while, then park, until ready or the deadline. */
+#ifndef ASP_WAIT_H
+#define ASP_WAIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "monitor.h"
+#include "status.h"
+#include "watch.h"
+
+/* One hardware wait at most, and so the longest that a cancel waits for the waiter thread.
+ * Linux lets UMWAIT last 100,000 ticks (33 to 50 us at usual clocks), and a park costs
+ * about as much, so longer slices would buy nothing. */
+#define ASP_SLICE_NS 50000u
+/* First sleep of a cold wait that nobody notifies; doubles from there. Below it the kernel's
+ * timer slack of 50 us would dominate. */
+#define ASP_FIRST_SLEEP_NS 50000u
+/* Words that one watch may ask to be woken by; a watch with more looks again by itself. */
+#define ASP_WATCH_WORDS 32u
+/* A blocking wait comes up this often to let Python look for signals: one that arrives between
+ * that look and the system call interrupts nothing. 100 ms is soon for a person at Ctrl-C,
+ * and ten wakes a second cost 0.01 % of a core. */
+#define ASP_RECHECK_NS 100000000u
+
+/* How one wait goes on. Start it with asp_pace_start. */
+typedef struct asp_pace {
+    uint64_t spin_until_ns; /* park from then on */
+    uint64_t sleep_ns;      /* next sleep of a cold wait that nobody notifies; doubles */
+    uint64_t max_sleep_ns;  /* up to this, > 0 */
+    bool hardware;          /* may use the hardware monitor */
+} asp_pace;
+
+asp_pace asp_pace_start(uint64_t now_ns, uint64_t spin_ns, uint64_t max_sleep_ns, bool hardware);
+
+/* How long to sleep now, and remember that it was slept. */
+uint64_t asp_pace_sleep(asp_pace *pace);
+
+/* The monitor that this process uses; asp_use is called once, when the module is loaded. */
+void asp_use(const asp_selection *selection);
+const asp_selection *asp_current(void);
+
+/* May the hardware watch this? Everything that decides lies on one line (T13). */
+bool asp_one_line(const asp_watch *watch);
+
+/* One bounded step of spinning on a watch: armed when `armed`, else a pause. Returns whether it is ready. */
+bool asp_spin_step(asp_watch *watch, bool armed, uint64_t slice_ns);
+
+/* Spin until ready (true) or until_ns. */
+bool asp_spin(asp_watch *watch, uint64_t until_ns, bool hardware);
+
+/* Wait in the calling thread. ASP_READY, ASP_TIMED_OUT, or ASP_INTERRUPTED: let signal handlers run, then
+ * call again with the same pace. The caller has looked once already. */
+asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns);
+
+#endif

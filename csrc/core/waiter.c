@@ -1,0 +1,331 @@
+#include "waiter.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include "atomics.h"
+#include "clock.h"
+#include "park.h"
+#include "tally.h"
+
+/* While some tickets are hot, the cold ones are looked at this often: their latency stays what a
+ * park would have given, and a thousand of them do not slow a hot one down. */
+#define COLD_LOOK_NS 50000u
+
+struct asp_waiter {
+    pthread_mutex_t lock;
+    uint32_t requests; /* threads that want the lock; the hot loop gives way while it is not 0 */
+    uint32_t control;  /* eventcount: the waiter parks on it, submit, cancel and stop notify */
+    bool stopped;
+    bool running;
+    /* LIVE tickets: [0, hot) are spinning, [hot, count) are cold. */
+    asp_ticket **table;
+    size_t count, hot, room;
+    /* DONE tickets, oldest first. */
+    asp_ticket *done;
+    asp_ticket **done_end;
+};
+
+asp_waiter *asp_waiter_new(void) {
+    asp_waiter *waiter = calloc(1, sizeof *waiter);
+    if (waiter) {
+        pthread_mutex_init(&waiter->lock, NULL);
+        waiter->done_end = &waiter->done;
+    }
+    return waiter;
+}
+
+void asp_waiter_free(asp_waiter *waiter) {
+    pthread_mutex_destroy(&waiter->lock);
+    free(waiter->table);
+    free(waiter);
+}
+
+static void enter(asp_waiter *waiter) {
+    asp_fetch_add_u32(&waiter->requests, 1); /* pairs with the load in give_way */
+    pthread_mutex_lock(&waiter->lock);
+    asp_fetch_add_u32(&waiter->requests, UINT32_MAX);
+}
+
+static void leave(asp_waiter *waiter) { pthread_mutex_unlock(&waiter->lock); }
+
+/* Without this the hot loop would take the lock back before a woken thread could. */
+static void give_way(asp_waiter *waiter) {
+    if (!asp_load_relaxed_u32(&waiter->requests)) return;
+    pthread_mutex_unlock(&waiter->lock);
+    while (asp_load_relaxed_u32(&waiter->requests)) sched_yield();
+    pthread_mutex_lock(&waiter->lock);
+}
+
+/* ---- the table; everything below is called with the lock held ---- */
+
+static void put(asp_waiter *waiter, size_t place, asp_ticket *ticket) {
+    waiter->table[place] = ticket;
+    ticket->place = place;
+}
+
+static void swap(asp_waiter *waiter, size_t a, size_t b) {
+    asp_ticket *ticket = waiter->table[a];
+    put(waiter, a, waiter->table[b]);
+    put(waiter, b, ticket);
+}
+
+static void cool(asp_waiter *waiter, asp_ticket *ticket, uint64_t now) {
+    swap(waiter, ticket->place, --waiter->hot);
+    ticket->next_look_ns = asp_after(now, asp_pace_sleep(&ticket->pace));
+}
+
+static void take_out(asp_waiter *waiter, asp_ticket *ticket) {
+    if (ticket->place < waiter->hot) swap(waiter, ticket->place, --waiter->hot);
+    swap(waiter, ticket->place, --waiter->count);
+    ticket->state = ASP_TICKET_IDLE;
+    ASP_UNCOUNT(live_tickets, 1);
+}
+
+static void complete(asp_waiter *waiter, asp_ticket *ticket, asp_status status) {
+    bool hot = ticket->place < waiter->hot;
+    take_out(waiter, ticket);
+    if (status == ASP_TIMED_OUT) ASP_COUNT(timed_out, 1);
+    else if (hot && !ticket->parked) ASP_COUNT(spun, 1);
+    else ASP_COUNT(parked, 1);
+    ticket->state = ASP_TICKET_DONE;
+    ticket->status = status;
+    ticket->next = NULL;
+    ticket->link = waiter->done_end;
+    *waiter->done_end = ticket;
+    waiter->done_end = &ticket->next;
+}
+
+static void *take_done(asp_waiter *waiter, asp_ticket *ticket) {
+    *ticket->link = ticket->next;
+    if (ticket->next) ticket->next->link = ticket->link;
+    else waiter->done_end = ticket->link;
+    ticket->state = ASP_TICKET_IDLE;
+    void *token = ticket->token;
+    ticket->token = NULL;
+    return token;
+}
+
+static void *take_live(asp_waiter *waiter, asp_ticket *ticket) {
+    take_out(waiter, ticket);
+    void *token = ticket->token;
+    ticket->token = NULL;
+    return token;
+}
+
+/* Look at tickets [from, to); complete those that are ready or late. Backwards, because completing
+ * one moves another, already looked at, into its place. Returns when the next of them is due. */
+static uint64_t look_at(asp_waiter *waiter, size_t from, size_t to, uint64_t now) {
+    uint64_t due = ASP_FOREVER;
+    for (size_t i = to; i-- > from;) {
+        asp_ticket *ticket = waiter->table[i];
+        if (ticket->watch->look(ticket->watch)) {
+            complete(waiter, ticket, ASP_READY);
+        } else if (now >= ticket->deadline_ns) {
+            complete(waiter, ticket, ASP_TIMED_OUT);
+        } else {
+            if (i < waiter->hot && now >= ticket->pace.spin_until_ns) cool(waiter, ticket, now);
+            if (ticket->deadline_ns < due) due = ticket->deadline_ns;
+        }
+    }
+    return due;
+}
+
+/* Announce the park to every cold ticket that has a notifier; the others say when they want to be
+ * looked at again. Returns the number of words, and moves *due forward. */
+static unsigned prepare(asp_waiter *waiter, asp_futex_word *words, uint64_t now, uint64_t *due) {
+    unsigned count = 1; /* words[0] is the control word */
+    for (size_t i = 0; i < waiter->count; i++) {
+        asp_ticket *ticket = waiter->table[i];
+        unsigned room = ASP_FUTEX_MAX - count, more = 0;
+        if (room > ASP_WATCH_WORDS) room = ASP_WATCH_WORDS;
+        if (ticket->watch->prepare && room && asp_futex_waitv_available())
+            more = ticket->watch->prepare(ticket->watch, words + count, room);
+        count += more;
+        if (!more) {
+            if (now >= ticket->next_look_ns)
+                ticket->next_look_ns = asp_after(now, asp_pace_sleep(&ticket->pace));
+            if (ticket->next_look_ns < *due) *due = ticket->next_look_ns;
+        }
+        ticket->parked = true;
+    }
+    return count;
+}
+
+/* Everything is cold: sleep until knocked at, or until the next look is due. Returns whether
+ * somebody knocked. */
+static bool park(asp_waiter *waiter, uint64_t now, uint64_t due) {
+    asp_futex_word words[ASP_FUTEX_MAX];
+    words[0].word = &waiter->control;
+    words[0].expected = asp_park_prepare(&waiter->control);
+    unsigned count = prepare(waiter, words, now, &due);
+    /* The look after the announcing; submit and cancel need the lock, so the table is the same. */
+    for (size_t i = waiter->count; i-- > 0;)
+        if (waiter->table[i]->watch->look(waiter->table[i]->watch))
+            complete(waiter, waiter->table[i], ASP_READY);
+    if (waiter->done) return false;
+    leave(waiter);
+    asp_status slept = asp_futex_wait(words, count, due);
+    pthread_mutex_lock(&waiter->lock);
+    ASP_COUNT(parks, 1);
+    return slept == ASP_READY;
+}
+
+/* Something is hot: one step on it. A lone wait may use the hardware monitor, many are scanned. */
+static void spin(asp_waiter *waiter, uint64_t now) {
+    asp_ticket *only = waiter->table[0];
+    bool alone = waiter->count == 1;
+    uint64_t end = only->pace.spin_until_ns;
+    if (only->deadline_ns < end) end = only->deadline_ns;
+    if (alone) {
+        bool armed = only->pace.hardware && asp_one_line(only->watch);
+        if (asp_spin_step(only->watch, armed, asp_left(end, now))) complete(waiter, only, ASP_READY);
+    } else {
+        asp_current()->monitor->pause(0);
+    }
+    ASP_COUNT(spin_ns, asp_now_ns() - now);
+}
+
+asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {
+    asp_status status = ASP_READY;
+    pthread_mutex_lock(&waiter->lock);
+    if (waiter->running) {
+        leave(waiter);
+        return ASP_BUSY;
+    }
+    waiter->running = true;
+    uint64_t idle_until = asp_after(asp_now_ns(), idle_ns), cold_look = 0;
+    bool woken = false;
+    while (!waiter->done && !waiter->stopped) {
+        uint64_t now = asp_now_ns();
+        if (waiter->count) {
+            idle_until = asp_after(now, idle_ns);
+        } else if (now >= idle_until) {
+            status = ASP_TIMED_OUT;
+            break;
+        }
+        uint64_t due = waiter->count ? ASP_FOREVER : idle_until;
+        bool everything = !waiter->hot || now >= cold_look;
+        if (everything) cold_look = asp_after(now, COLD_LOOK_NS);
+        uint64_t deadline = look_at(waiter, 0, everything ? waiter->count : waiter->hot, now);
+        if (deadline < due) due = deadline;
+        if (waiter->done) break;
+        if (woken && !waiter->hot) ASP_COUNT(spurious, 1);
+        woken = false;
+        if (waiter->hot) {
+            spin(waiter, now);
+            give_way(waiter);
+        } else {
+            woken = park(waiter, now, due);
+        }
+    }
+    if (waiter->stopped) status = ASP_STOPPED;
+    waiter->running = false;
+    leave(waiter);
+    return status;
+}
+
+/* ---- the other threads ---- */
+
+asp_status asp_waiter_submit(asp_waiter *waiter, asp_ticket *ticket, asp_watch *watch, void *token,
+                             const asp_pace *pace, uint64_t deadline_ns, void **stale) {
+    *stale = NULL;
+    enter(waiter);
+    asp_status status = ASP_READY;
+    if (waiter->stopped) {
+        status = ASP_STOPPED;
+    } else if (ticket->state == ASP_TICKET_LIVE) {
+        status = ASP_BUSY;
+    } else if (waiter->count == waiter->room) {
+        size_t room = waiter->room ? 2 * waiter->room : 16;
+        asp_ticket **table = realloc(waiter->table, room * sizeof *table);
+        if (table) {
+            waiter->table = table;
+            waiter->room = room;
+        } else {
+            status = ASP_E_MEMORY;
+        }
+    }
+    if (status == ASP_READY) {
+        if (ticket->state == ASP_TICKET_DONE) *stale = take_done(waiter, ticket);
+        ticket->watch = watch;
+        ticket->token = token;
+        ticket->deadline_ns = deadline_ns;
+        ticket->pace = *pace;
+        ticket->next_look_ns = 0;
+        ticket->parked = false;
+        ticket->state = ASP_TICKET_LIVE;
+        ASP_COUNT(live_tickets, 1);
+        put(waiter, waiter->count++, ticket);
+        if (pace->spin_until_ns) swap(waiter, ticket->place, waiter->hot++);
+    }
+    leave(waiter);
+    asp_park_notify(&waiter->control);
+    return status;
+}
+
+bool asp_waiter_cancel(asp_waiter *waiter, asp_ticket *ticket, void **token) {
+    *token = NULL;
+    enter(waiter);
+    bool won = ticket->state == ASP_TICKET_LIVE;
+    if (won) {
+        *token = take_live(waiter, ticket);
+        ASP_COUNT(cancelled, 1);
+    } else if (ticket->state == ASP_TICKET_DONE) {
+        *token = take_done(waiter, ticket);
+    }
+    leave(waiter);
+    /* A parked waiter still names the words to the kernel, which is harmless; this ends it soon. */
+    if (won) asp_park_notify(&waiter->control);
+    return won;
+}
+
+asp_ticket *asp_waiter_take(asp_waiter *waiter, void **token, asp_status *status) {
+    enter(waiter);
+    asp_ticket *ticket = waiter->done;
+    if (ticket) {
+        *status = ticket->status;
+        *token = take_done(waiter, ticket);
+    }
+    leave(waiter);
+    return ticket;
+}
+
+void asp_waiter_stop(asp_waiter *waiter) {
+    enter(waiter);
+    waiter->stopped = true;
+    leave(waiter);
+    asp_park_notify(&waiter->control);
+}
+
+asp_ticket *asp_waiter_drop(asp_waiter *waiter, void **token) {
+    enter(waiter);
+    asp_ticket *ticket = waiter->done;
+    if (ticket) {
+        *token = take_done(waiter, ticket);
+    } else if (waiter->count) {
+        ticket = waiter->table[waiter->count - 1];
+        *token = take_live(waiter, ticket);
+    }
+    leave(waiter);
+    return ticket;
+}
+
+size_t asp_waiter_live(asp_waiter *waiter) {
+    enter(waiter);
+    size_t count = waiter->count;
+    leave(waiter);
+    return count;
+}
+
+void asp_waiter_before_fork(asp_waiter *waiter) { enter(waiter); }
+void asp_waiter_after_fork_in_parent(asp_waiter *waiter) { leave(waiter); }
+
+void asp_waiter_after_fork_in_child(asp_waiter *waiter) {
+    /* The threads that wanted the lock, or held `running`, did not come along. */
+    pthread_mutex_init(&waiter->lock, NULL);
+    waiter->requests = 0;
+    waiter->control = 0;
+    waiter->running = false;
+}

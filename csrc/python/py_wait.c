@@ -1,0 +1,210 @@
+/* py_wait.c - Wait: one wait at a time on a predicate, a change of bytes, or an end of a ring. */
+#include "py_wait.h"
+
+#include "atomics.h"
+#include "clock.h"
+#include "tally.h"
+#include "wait.h"
+
+/* A Wait is used by one thread at a time; the second is told, not raced with. */
+static bool enter(asp_py_wait *self) {
+    if (asp_exchange_u32(&self->busy, 1)) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is using this wait");
+        return false;
+    }
+    if (!self->watch) {
+        asp_store_release_u32(&self->busy, 0);
+        PyErr_SetString(PyExc_RuntimeError, "this wait was released");
+        return false;
+    }
+    return true;
+}
+
+static void leave(asp_py_wait *self) { asp_store_release_u32(&self->busy, 0); /* pairs with enter */ }
+
+static PyObject *wait_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"buffer", "program", "notified", NULL};
+    PyObject *buffer, *program;
+    int notified;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOp:Wait", names, &buffer, &program, &notified))
+        return NULL;
+    asp_module *module = PyType_GetModuleState(type);
+    allocfunc allocate = PyType_GetSlot(type, Py_tp_alloc);
+    asp_py_wait *self = (asp_py_wait *)allocate(type, 0);
+    if (!self) return NULL;
+    if (asp_pin(buffer, &self->pin, false) < 0) goto failed;
+    asp_status status;
+    char why[200] = "";
+    if (program == Py_None) {
+        self->is_change = true;
+        status = asp_changed_init(&self->on.changed, self->pin.buf, (uint64_t)self->pin.len, notified);
+        if (status == ASP_READY) self->watch = &self->on.changed.watch;
+    } else {
+        char *bytes;
+        Py_ssize_t length;
+        if (PyBytes_AsStringAndSize(program, &bytes, &length) < 0) goto unpin;
+        status = asp_predicate_init(&self->on.predicate, (const uint8_t *)bytes, (size_t)length,
+                                    self->pin.buf, (uint64_t)self->pin.len, notified, why, sizeof why);
+        if (status == ASP_READY) self->watch = &self->on.predicate.watch;
+    }
+    if (status == ASP_READY) return (PyObject *)self;
+    asp_raise(module, status, why);
+unpin:
+    asp_unpin(&self->pin);
+failed:
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+PyObject *asp_py_wait_on(asp_module *module, PyObject *owner, asp_watch *watch) {
+    allocfunc allocate = PyType_GetSlot(module->wait_type, Py_tp_alloc);
+    asp_py_wait *self = (asp_py_wait *)allocate(module->wait_type, 0);
+    if (!self) return NULL;
+    self->owner = Py_NewRef(owner);
+    self->watch = watch;
+    return (PyObject *)self;
+}
+
+static void let_go(asp_py_wait *self) {
+    if (!self->watch) return;
+    self->watch = NULL;
+    if (self->owner) {
+        Py_CLEAR(self->owner);
+    } else {
+        if (self->is_change) asp_changed_free(&self->on.changed);
+        asp_unpin(&self->pin);
+    }
+}
+
+static PyObject *wait_release(asp_py_wait *self, PyObject *unused) {
+    (void)unused;
+    if (!self->watch) Py_RETURN_NONE;
+    if (!enter(self)) return NULL;
+    /* The package cancels first; while the waiter may look, the memory must stay. */
+    bool live = self->ticket.state == ASP_TICKET_LIVE;
+    if (!live) let_go(self);
+    leave(self);
+    if (live) {
+        PyErr_SetString(PyExc_RuntimeError, "this wait is submitted: cancel it before its release");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static void satisfied(asp_py_wait *self) { asp_grace_end(&self->grace, asp_now_ns()); }
+
+static PyObject *wait_look(asp_py_wait *self, PyObject *unused) {
+    (void)unused;
+    if (!enter(self)) return NULL;
+    bool ready = self->watch->look(self->watch);
+    ASP_COUNT(waits, 1);
+    if (ready) ASP_COUNT(ready, 1);
+    else asp_grace_begin(&self->grace, asp_now_ns());
+    leave(self);
+    return PyBool_FromLong(ready);
+}
+
+static PyObject *wait_spin(asp_py_wait *self, PyObject *argument) {
+    uint64_t budget_ns;
+    if (!asp_u64(argument, &budget_ns) || !enter(self)) return NULL;
+    bool ready;
+    Py_BEGIN_ALLOW_THREADS
+    ready = asp_spin(self->watch, asp_after(asp_now_ns(), budget_ns), true);
+    Py_END_ALLOW_THREADS
+    if (ready) {
+        ASP_COUNT(spun, 1);
+        satisfied(self);
+    }
+    leave(self);
+    return PyBool_FromLong(ready);
+}
+
+static PyObject *wait_run(asp_py_wait *self, PyObject *const *args, Py_ssize_t count) {
+    uint64_t deadline_ns, spin_ns, max_sleep_ns;
+    if (!asp_arguments("run", count, 4) || !asp_u64(args[0], &deadline_ns) ||
+        !asp_u64(args[1], &spin_ns) || !asp_u64(args[2], &max_sleep_ns))
+        return NULL;
+    int hardware = PyObject_IsTrue(args[3]);
+    if (hardware < 0 || !enter(self)) return NULL;
+    asp_pace pace = asp_pace_start(asp_now_ns(), spin_ns, max_sleep_ns, hardware);
+    asp_status status;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        status = asp_wait(self->watch, &pace, deadline_ns);
+        Py_END_ALLOW_THREADS
+        if (status == ASP_INTERRUPTED && PyErr_CheckSignals() < 0) {
+            leave(self);
+            return NULL;
+        }
+    } while (status == ASP_INTERRUPTED);
+    if (status == ASP_READY) satisfied(self);
+    leave(self);
+    return PyBool_FromLong(status == ASP_READY);
+}
+
+static PyObject *wait_grace(asp_py_wait *self, PyObject *argument) {
+    uint64_t max_spin_ns;
+    if (!asp_u64(argument, &max_spin_ns) || !enter(self)) return NULL;
+    uint64_t budget_ns = asp_grace_budget(&self->grace, max_spin_ns);
+    if (budget_ns < max_spin_ns) ASP_COUNT(predicted, 1);
+    leave(self);
+    return PyLong_FromUnsignedLongLong(budget_ns);
+}
+
+static PyObject *wait_value(asp_py_wait *self, void *unused) {
+    (void)unused;
+    if (self->owner || self->is_change || !self->watch) Py_RETURN_NONE;
+    asp_value value = self->on.predicate.value;
+    switch (value.kind) {
+    case ASP_SIGNED: return PyLong_FromLongLong(value.as.i);
+    case ASP_FLOAT: return PyFloat_FromDouble(value.as.f);
+    case ASP_BOOL: return PyBool_FromLong(value.as.u != 0);
+    default: return PyLong_FromUnsignedLongLong(value.as.u);
+    }
+}
+
+static int wait_traverse(asp_py_wait *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE((PyObject *)self));
+    Py_VISIT(self->owner);
+    Py_VISIT(self->pin.obj);
+    return 0;
+}
+
+static int wait_clear(asp_py_wait *self) {
+    let_go(self); /* a submitted wait is referenced by its waiter and never comes here */
+    return 0;
+}
+
+static void wait_dealloc(asp_py_wait *self) {
+    PyObject_GC_UnTrack((PyObject *)self);
+    let_go(self);
+    asp_free_object((PyObject *)self);
+}
+
+static PyMethodDef wait_methods[] = {
+    ASP_METHOD("look", wait_look, METH_NOARGS, "The first look of a wait."),
+    ASP_METHOD("spin", wait_spin, METH_O, "Spin without the GIL for at most so many ns."),
+    ASP_METHOD("run", wait_run, METH_FASTCALL, "Wait in this thread; False: the deadline passed."),
+    ASP_METHOD("grace", wait_grace, METH_O, "How long it pays to spin now, in ns."),
+    ASP_METHOD("release", wait_release, METH_NOARGS, "Unpin the buffer."),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef wait_getset[] = {
+    {"value", (getter)wait_value, NULL, "What the last successful look observed.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot wait_slots[] = {
+    {Py_tp_new, wait_new},           {Py_tp_dealloc, wait_dealloc},
+    {Py_tp_traverse, wait_traverse}, {Py_tp_clear, wait_clear},
+    {Py_tp_methods, wait_methods},   {Py_tp_getset, wait_getset},
+    {0, NULL},
+};
+
+PyType_Spec asp_wait_spec = {
+    .name = "aiospin._native.Wait",
+    .basicsize = sizeof(asp_py_wait),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = wait_slots,
+};

@@ -1,0 +1,29 @@
+/* py_wait.h - the Wait object, which py_waiter.c submits and py_ring.c makes. */
+#ifndef ASP_PY_WAIT_H
+#define ASP_PY_WAIT_H
+
+#include "changed.h"
+#include "grace.h"
+#include "module.h"
+#include "predicate.h"
+#include "waiter.h"
+
+typedef struct asp_py_wait {
+    PyObject_HEAD
+    asp_watch *watch; /* NULL once released */
+    Py_buffer pin;    /* of a predicate or a change */
+    PyObject *owner;  /* of a ring's watch: the ring object, which pins by itself */
+    bool is_change;
+    union {
+        asp_predicate predicate;
+        asp_changed changed;
+    } on;
+    asp_grace grace;
+    asp_ticket ticket;
+    uint32_t busy; /* a thread is inside a method; pairs with itself */
+} asp_py_wait;
+
+/* A Wait on a watch that belongs to owner (strong). */
+PyObject *asp_py_wait_on(asp_module *module, PyObject *owner, asp_watch *watch);
+
+#endif

@@ -1,0 +1,204 @@
+/* py_waiter.c - Waiter: the ticket table that one thread runs. */
+#include "module.h"
+
+#include "atomics.h"
+#include "clock.h"
+#include "py_wait.h"
+#include "waiter.h"
+
+typedef struct asp_py_waiter {
+    PyObject_HEAD
+    asp_waiter *waiter;
+} asp_py_waiter;
+
+static asp_py_wait *wait_of(asp_ticket *ticket) {
+    return (asp_py_wait *)((char *)ticket - offsetof(asp_py_wait, ticket));
+}
+
+static PyObject *waiter_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":Waiter", names)) return NULL;
+    allocfunc allocate = PyType_GetSlot(type, Py_tp_alloc);
+    asp_py_waiter *self = (asp_py_waiter *)allocate(type, 0);
+    if (!self) return NULL;
+    self->waiter = asp_waiter_new();
+    if (!self->waiter) {
+        Py_DECREF((PyObject *)self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static asp_py_wait *checked_wait(PyObject *self, PyObject *object) {
+    PyTypeObject *type = asp_module_of(self)->wait_type;
+    if (Py_TYPE(object) != type) {
+        PyErr_Format(PyExc_TypeError, "a Wait is needed, not %R", (PyObject *)Py_TYPE(object));
+        return NULL;
+    }
+    return (asp_py_wait *)object;
+}
+
+static PyObject *waiter_submit(asp_py_waiter *self, PyObject *const *args, Py_ssize_t count) {
+    uint64_t deadline_ns, spin_ns, max_sleep_ns;
+    if (!asp_arguments("submit", count, 6)) return NULL;
+    asp_py_wait *wait = checked_wait((PyObject *)self, args[0]);
+    PyObject *token = args[1];
+    if (!wait || !asp_u64(args[2], &deadline_ns) || !asp_u64(args[3], &spin_ns) ||
+        !asp_u64(args[4], &max_sleep_ns))
+        return NULL;
+    int hardware = PyObject_IsTrue(args[5]);
+    if (hardware < 0) return NULL;
+    if (!wait->watch) {
+        PyErr_SetString(PyExc_RuntimeError, "this wait was released");
+        return NULL;
+    }
+    asp_pace pace = asp_pace_start(asp_now_ns(), spin_ns, max_sleep_ns, hardware);
+    void *stale;
+    /* The table holds the wait and the token until run, cancel or stop hands them back. */
+    Py_INCREF((PyObject *)wait);
+    Py_INCREF(token);
+    asp_status status =
+        asp_waiter_submit(self->waiter, &wait->ticket, wait->watch, token, &pace, deadline_ns, &stale);
+    if (stale) {
+        Py_DECREF((PyObject *)stale);
+        Py_DECREF((PyObject *)wait);
+    }
+    if (status == ASP_READY) Py_RETURN_NONE;
+    Py_DECREF(token);
+    Py_DECREF((PyObject *)wait);
+    if (status == ASP_E_MEMORY) return PyErr_NoMemory();
+    PyErr_SetString(PyExc_RuntimeError, status == ASP_STOPPED ? "this waiter was closed"
+                                                               : "this wait is submitted already");
+    return NULL;
+}
+
+static PyObject *waiter_cancel(asp_py_waiter *self, PyObject *object) {
+    asp_py_wait *wait = checked_wait((PyObject *)self, object);
+    if (!wait) return NULL;
+    void *token;
+    bool won = asp_waiter_cancel(self->waiter, &wait->ticket, &token);
+    if (token) {
+        Py_DECREF((PyObject *)token);
+        Py_DECREF((PyObject *)wait);
+    }
+    return PyBool_FromLong(won);
+}
+
+/* Everything that is complete, as a list of (token, status). */
+static PyObject *take_all(asp_py_waiter *self) {
+    PyObject *list = PyList_New(0);
+    if (!list) return NULL;
+    void *token;
+    asp_status status;
+    for (asp_ticket *ticket; (ticket = asp_waiter_take(self->waiter, &token, &status));) {
+        asp_py_wait *wait = wait_of(ticket);
+        if (status == ASP_READY) asp_grace_end(&wait->grace, asp_now_ns());
+        PyObject *pair = Py_BuildValue("(Oi)", (PyObject *)token, (int)status);
+        int failed = pair ? PyList_Append(list, pair) : -1;
+        Py_XDECREF(pair);
+        Py_DECREF((PyObject *)token);
+        Py_DECREF((PyObject *)wait);
+        if (failed) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static PyObject *waiter_run(asp_py_waiter *self, PyObject *argument) {
+    uint64_t idle_ns;
+    if (!asp_u64(argument, &idle_ns)) return NULL;
+    for (;;) {
+        asp_status status;
+        Py_BEGIN_ALLOW_THREADS
+        status = asp_waiter_run(self->waiter, idle_ns);
+        Py_END_ALLOW_THREADS
+        if (status == ASP_STOPPED) Py_RETURN_NONE;
+        if (status == ASP_BUSY) {
+            PyErr_SetString(PyExc_RuntimeError, "another thread runs this waiter");
+            return NULL;
+        }
+        PyObject *list = take_all(self);
+        /* Empty after ASP_READY: a cancel or a new submit took the completion back meanwhile. */
+        if (!list || status == ASP_TIMED_OUT || PyList_Size(list) > 0) return list;
+        Py_DECREF(list);
+    }
+}
+
+static void drop_all(asp_py_waiter *self) {
+    void *token;
+    for (asp_ticket *ticket; (ticket = asp_waiter_drop(self->waiter, &token));) {
+        Py_DECREF((PyObject *)token);
+        Py_DECREF((PyObject *)wait_of(ticket));
+    }
+}
+
+static PyObject *waiter_stop(asp_py_waiter *self, PyObject *unused) {
+    (void)unused;
+    asp_waiter_stop(self->waiter);
+    drop_all(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *waiter_before_fork(asp_py_waiter *self, PyObject *unused) {
+    (void)unused;
+    asp_waiter_before_fork(self->waiter);
+    Py_RETURN_NONE;
+}
+
+static PyObject *waiter_after_fork_in_parent(asp_py_waiter *self, PyObject *unused) {
+    (void)unused;
+    asp_waiter_after_fork_in_parent(self->waiter);
+    Py_RETURN_NONE;
+}
+
+static PyObject *waiter_after_fork_in_child(asp_py_waiter *self, PyObject *unused) {
+    (void)unused;
+    asp_waiter_after_fork_in_child(self->waiter);
+    drop_all(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *waiter_live(asp_py_waiter *self, void *unused) {
+    (void)unused;
+    return PyLong_FromSize_t(asp_waiter_live(self->waiter));
+}
+
+static void waiter_dealloc(asp_py_waiter *self) {
+    if (self->waiter) {
+        drop_all(self);
+        asp_waiter_free(self->waiter);
+    }
+    asp_free_object((PyObject *)self);
+}
+
+static PyMethodDef waiter_methods[] = {
+    ASP_METHOD("submit", waiter_submit, METH_FASTCALL, "Let run() wait for it."),
+    ASP_METHOD("cancel", waiter_cancel, METH_O, "True: the cancel won."),
+    ASP_METHOD("run", waiter_run, METH_O, "Wait, without the GIL, for completions."),
+    ASP_METHOD("stop", waiter_stop, METH_NOARGS, "End run() for good and drop all tickets."),
+    ASP_METHOD("before_fork", waiter_before_fork, METH_NOARGS, NULL),
+    ASP_METHOD("after_fork_in_parent", waiter_after_fork_in_parent, METH_NOARGS, NULL),
+    ASP_METHOD("after_fork_in_child", waiter_after_fork_in_child, METH_NOARGS, NULL),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef waiter_getset[] = {
+    {"live", (getter)waiter_live, NULL, "Tickets submitted and not yet completed.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+/* No GC support: what a submitted token refers to stays alive until its wait ends, by intent. */
+static PyType_Slot waiter_slots[] = {
+    {Py_tp_new, waiter_new},         {Py_tp_dealloc, waiter_dealloc},
+    {Py_tp_methods, waiter_methods}, {Py_tp_getset, waiter_getset},
+    {0, NULL},
+};
+
+PyType_Spec asp_waiter_spec = {
+    .name = "aiospin._native.Waiter",
+    .basicsize = sizeof(asp_py_waiter),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = waiter_slots,
+};
