@@ -25,7 +25,9 @@ def deadline_of(timeout: float | None) -> int:
     if math.isnan(seconds):
         raise ValueError("timeout must be a number of seconds, not NaN")
     if seconds < 0:
-        raise ValueError(f"timeout must be at least 0 seconds, not {timeout!r}; None waits for ever")
+        raise ValueError(
+            f"timeout must be at least 0 seconds, not {timeout!r}; None waits for ever"
+        )
     if seconds == 0:
         return 0
     return FOREVER if seconds > 1e9 else core.now_ns() + int(seconds * 1e9)

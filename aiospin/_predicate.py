@@ -46,12 +46,23 @@ class Dtype:
         return f"byte-swapped {text}" if self.swapped else text
 
     @property
+    def code(self) -> str:
+        """The struct code of this element in the machine's byte order."""
+        return {"u": "BHIQ", "i": "bhiq", "f": " efd", "?": "?"}[self.kind][
+            self.width.bit_length() - 1
+        ]
+
+    @property
     def limits(self) -> tuple[int, int]:
         """Smallest and largest integer that an element holds."""
         if self.kind == "?":
             return 0, 1
         bits = 8 * self.width
-        return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if self.kind == "i" else (0, (1 << bits) - 1)
+        return (
+            (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+            if self.kind == "i"
+            else (0, (1 << bits) - 1)
+        )
 
 
 _STRUCT_KINDS: Final = {
@@ -121,7 +132,9 @@ def _check_value(op: str, value: object, dtype: Dtype) -> int:
             raise TypeError(f"{op} on {dtype} needs a number, not {value!r}")
         number = float(value)
         if math.isnan(number):
-            raise ValueError(f"{op}(nan) can never be met sensibly: NaN compares false with everything")
+            raise ValueError(
+                f"{op}(nan) can never be met sensibly: NaN compares false with everything"
+            )
         code = {2: "e", 4: "f", 8: "d"}[dtype.width]
         try:
             (number,) = struct.unpack(code, struct.pack(code, number))
@@ -184,27 +197,47 @@ class Predicate:
     Immutable, hashable, and reusable for any number of waits on any buffers.
     """
 
-    __slots__ = ("_cache", "_explicit", "_table", "_terms", "_text")
+    __slots__ = ("_programs", "_table", "_terms", "_text")
 
     def __init__(self, terms: tuple[Term, ...], table: int, text: str) -> None:
         self._terms = terms
         self._table = table
         self._text = text
-        self._cache: dict[tuple[str | None, int], bytes] = {}
-        self._explicit = all(term.dtype for term in terms)
+        # by default element type; None where every term names its own
+        self._programs: dict[object, bytes] = {}
+        if all(term.dtype for term in terms):
+            self._programs[None] = self._compile(None)
 
-    def program(self, view: memoryview, default: Dtype | None = None) -> bytes:
-        """Compile for a buffer: the bytes that the core evaluates. Cached per element type."""
-        key = ("", 0) if self._explicit else (str(default) if default else view.format, view.itemsize)
-        found = self._cache.get(key)
-        if found is None:
-            if not self._explicit and default is None:
-                default = buffer_dtype(view.format, view.itemsize)
-            found = self._table.to_bytes(32, "little") + b"".join(
-                term.pack(default) for term in self._terms
-            )
-            self._cache[key] = found
-        return found
+    def _compile(self, default: Dtype | None) -> bytes:
+        return self._table.to_bytes(32, "little") + b"".join(
+            term.pack(default) for term in self._terms
+        )
+
+    def program_for(self, buf: Any, default: Dtype | None = None) -> bytes:
+        """The bytes that the core evaluates on this buffer.
+
+        :param default: element type of terms without one; the buffer's own when None.
+        :raises TypeError: no buffer.
+        :raises ValueError: a buffer whose elements are no numbers, or a value that does not fit them.
+        """
+        program = self._programs.get(None)
+        if program is not None:
+            return program
+        key: object = default
+        if default is None:
+            try:
+                with memoryview(buf) as view:
+                    key = (view.format, view.itemsize)
+            except TypeError:
+                raise TypeError(
+                    "a buffer is needed (SharedMemory.buf, mmap, bytearray, a NumPy array ...), not "
+                    f"{type(buf)!r}"
+                ) from None
+        program = self._programs.get(key)
+        if program is None:
+            program = self._compile(default or buffer_dtype(*key))  # type: ignore[misc]
+            self._programs[key] = program
+        return program
 
     def _combine(self, other: object, symbol: str) -> Predicate:
         if not isinstance(other, Predicate):
@@ -276,35 +309,51 @@ _DOC = """{meaning}
     """
 
 
-def eq(value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first") -> Predicate:
+def eq(
+    value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first"
+) -> Predicate:
     return _term("eq", value, dtype, offset, elements)
 
 
-def ne(value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first") -> Predicate:
+def ne(
+    value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first"
+) -> Predicate:
     return _term("ne", value, dtype, offset, elements)
 
 
-def lt(value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first") -> Predicate:
+def lt(
+    value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first"
+) -> Predicate:
     return _term("lt", value, dtype, offset, elements)
 
 
-def le(value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first") -> Predicate:
+def le(
+    value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first"
+) -> Predicate:
     return _term("le", value, dtype, offset, elements)
 
 
-def gt(value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first") -> Predicate:
+def gt(
+    value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first"
+) -> Predicate:
     return _term("gt", value, dtype, offset, elements)
 
 
-def ge(value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first") -> Predicate:
+def ge(
+    value: float, *, dtype: object = None, offset: int = 0, elements: Elements = "first"
+) -> Predicate:
     return _term("ge", value, dtype, offset, elements)
 
 
-def bits_set(value: int, *, dtype: object = None, offset: int = 0, elements: Elements = "first") -> Predicate:
+def bits_set(
+    value: int, *, dtype: object = None, offset: int = 0, elements: Elements = "first"
+) -> Predicate:
     return _term("bits_set", value, dtype, offset, elements)
 
 
-def bits_clear(value: int, *, dtype: object = None, offset: int = 0, elements: Elements = "first") -> Predicate:
+def bits_clear(
+    value: int, *, dtype: object = None, offset: int = 0, elements: Elements = "first"
+) -> Predicate:
     return _term("bits_clear", value, dtype, offset, elements)
 
 

@@ -1,17 +1,18 @@
 """The compiled core's stand-in: the names, signatures and meanings of ``_native.pyi`` in Python.
 
-For AIOSPIN_NO_EXT=1 and for machines where the extension cannot be imported. A program with it and one
-with the compiled core understand each other: the bytes of a ring, the words to sleep on and the
-wakes are the same. What Python cannot promise is said where it matters: ordering on weakly ordered
-machines (_buffer), atomic changes of a word against compiled writers (_word), and a waiter thread that
-sleeps for long (_waiter).
+For AIOSPIN_NO_EXT=1 and for machines where the extension cannot be imported. A program with it
+and one with the compiled core understand each other: the bytes of a ring, the words to sleep on
+and the wakes are the same. What Python cannot promise is said where it matters: ordering on
+weakly ordered machines (_buffer), atomic changes of a word against compiled writers (_word),
+and a waiter thread that sleeps for long (_waiter).
 """
 
 from __future__ import annotations
 
 from ._backend import capabilities, select_backend
 from ._clock import FOREVER, now_ns
-from ._ring import RingReader, RingWriter
+from ._ring_reader import RingReader
+from ._ring_writer import RingWriter
 from ._segment import ring_bytes, ring_create
 from ._tally import statistics
 from ._wait import Wait

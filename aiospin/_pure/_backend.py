@@ -13,12 +13,14 @@ def select_backend(name: str | None) -> None:
     """Choose the monitor (AIOSPIN_BACKEND); ValueError names what this machine has."""
     if name not in (None, "auto", NAME):
         raise ValueError(
-            f"backend {name!r} needs the compiled core, which is not in use; without it there are: auto, {NAME}"
+            f"backend {name!r} needs the compiled core, which is not in use; without it there are "
+            f"auto and {NAME}"
         )
 
 
 def capabilities() -> dict[str, Any]:
-    """backend, why, line_bytes, supported (tuple of names), futex, futex_waitv: as found at load."""
+    """backend, why, line_bytes, supported (tuple of names), futex, futex_waitv: as found at
+    load."""
     return {
         "backend": NAME,
         "why": "the compiled core is not in use, and Python has no instruction that watches memory",

@@ -1,12 +1,12 @@
 """Memory of a buffer: pinned, checked, and read and written in whole elements.
 
 An access through a memoryview of the right format is one load or store of the machine for every
-aligned element, so no torn value is ever seen. What Python does not offer is order between
-two accesses. Strongly ordered machines (x86-64) keep the order of loads and the order of stores by
-themselves. Elsewhere, and wherever a store must be seen before a later load, ``fence`` goes through the
-atomic operations inside a ``threading.Lock``. That is best effort: it holds on every CPython
-and every machine known to us, but no language rule promises it. The compiled core has real
-barriers; who needs the promise uses that.
+aligned element, so no torn value is ever seen. What Python does not offer is order between two
+accesses. Strongly ordered machines (x86-64) keep the order of loads and the order of stores by
+themselves. Elsewhere, and wherever a store must be seen before a later load, ``fence`` goes
+through the atomic operations inside a ``threading.Lock``. That is best effort: it holds on
+every CPython and every machine known to us, but no language rule promises it. The compiled core
+has real barriers; who needs the promise uses that.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ._tally import count
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, Self
 
 _CODES: Final[dict[int, Literal["B", "H", "I", "Q"]]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _STRONG: Final = os.uname().machine in ("x86_64", "i686", "i386", "amd64")
@@ -32,8 +32,9 @@ def fence() -> None:
     release with an acquire behind it does not.
     """
     for _ in range(2):
-        with threading.Lock():
-            pass
+        lock = threading.Lock()
+        lock.acquire()
+        lock.release()
 
 
 if _STRONG:
@@ -111,14 +112,14 @@ class Pin:
             whole = memoryview(buffer)
         except TypeError:
             raise TypeError(
-                "expected memory with the buffer protocol, such as SharedMemory.buf, an mmap, a bytearray "
-                f"or a NumPy array, not {type(buffer).__name__}"
+                "expected memory with the buffer protocol (SharedMemory.buf, an mmap, a bytearray, "
+                f"a NumPy array ...), not {type(buffer).__name__}"
             ) from None
         if not whole.c_contiguous:
             whole.release()
             raise BufferError(
-                "the buffer is not C-contiguous: its elements must lie one after the other, so pass "
-                "a contiguous part of it, or its base"
+                "the buffer is not C-contiguous: its elements must lie one after the other, so "
+                "pass a contiguous part of it, or its base"
             )
         # A view with a zero in its shape cannot be cast; it has no bytes to look at either.
         self.view = whole.cast("B") if whole.nbytes else memoryview(b"")
@@ -129,7 +130,8 @@ class Pin:
         count("pinned_buffers")
 
     def words(self, offset: int, width: int, number: int, user: str) -> memoryview:
-        """``number`` unsigned elements of ``width`` bytes each at ``offset``, checked for ``user``."""
+        """``number`` unsigned elements of ``width`` bytes each at ``offset``, checked for
+        ``user``."""
         if self._parts is None:
             raise RuntimeError("the buffer is released")
         end = offset + width * number
@@ -139,8 +141,9 @@ class Pin:
             )
         if (self.address + offset) % width:
             raise ValueError(
-                f"the element at offset {offset} is unaligned: its address {self.address + offset:#x} is no "
-                f"multiple of its width {width}, so it cannot be accessed atomically"
+                f"the element at offset {offset} is unaligned: its address "
+                f"{self.address + offset:#x} is no multiple of its width {width}, so it cannot be "
+                "accessed atomically"
             )
         part = self.view[offset:end]
         words = part.cast(_CODES[width])
@@ -157,8 +160,8 @@ class Pin:
 
     __del__ = release
 
-    def __enter__(self) -> Pin:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()

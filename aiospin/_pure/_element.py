@@ -14,9 +14,9 @@ from typing import Any, Final, SupportsFloat, SupportsIndex, final
 from .._predicate import Dtype
 
 _CODES: Final = {
-    **{("u", width): code for width, code in zip((1, 2, 4, 8), "BHIQ")},
-    **{("i", width): code for width, code in zip((1, 2, 4, 8), "bhiq")},
-    **{("f", width): code for width, code in zip((2, 4, 8), "efd")},
+    **{("u", width): code for width, code in zip((1, 2, 4, 8), "BHIQ", strict=True)},
+    **{("i", width): code for width, code in zip((1, 2, 4, 8), "bhiq", strict=True)},
+    **{("f", width): code for width, code in zip((2, 4, 8), "efd", strict=True)},
     ("?", 1): "?",
 }
 _NATIVE, _OTHER = ("<", ">") if sys.byteorder == "little" else (">", "<")

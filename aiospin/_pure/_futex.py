@@ -1,9 +1,9 @@
 """Sleeping in the kernel on 32-bit words of shared memory, and waking who sleeps there.
 
 The calls go to the same futexes as those of the compiled core (never the PRIVATE kind, for the
-words lie in memory that several processes map). FUTEX_WAKE_OP is here for a second reason: the kernel
-applies an operation to the word atomically, which is the one way for Python to do that. Where there is
-no futex (another system, or a sandbox that denies it), ``wait`` sleeps at most
+words lie in memory that several processes map). FUTEX_WAKE_OP is here for a second reason: the
+kernel applies an operation to the word atomically, which is the one way for Python to do that.
+Where there is no futex (another system, or a sandbox that denies it), ``wait`` sleeps at most
 ``FALLBACK_NS`` and returns, so its callers look again by themselves.
 """
 
@@ -124,7 +124,8 @@ def peek(address: int) -> int:
 
 
 def wait(words: Sequence[Word], deadline_ns: int) -> bool:
-    """Sleep until one of the words is woken or changed (True), a signal came, or the deadline passed.
+    """Sleep until one of the words is woken or changed (True), a signal came, or the deadline
+    passed.
 
     It may return for no reason at all. A signal's handler runs as soon as this is back in Python.
     """

@@ -34,5 +34,6 @@ class Grace:
         self._begun_ns = None
 
     def pays(self, max_spin_ns: int) -> bool:
-        """Twice the spin is the ski-rental bound: beyond it, spinning costs more than sleeping did."""
+        """Twice the spin is the ski-rental bound: beyond it, spinning costs more than sleeping
+        did."""
         return self._gaps < SETTLED or self._mean_ns <= 2 * max_spin_ns

@@ -1,8 +1,9 @@
 """The eventcount of csrc/core/park.h, lossless between this process and compiled ones.
 
-Bit 0 of the word says that somebody may be parked, the other bits count the wakes. Both sides change
-the word with the kernel's atomic operations (see _futex), so it only grows: a plain load and
-store from Python could bring an old count back, and a sleeper elsewhere would miss its wake.
+Bit 0 of the word says that somebody may be parked, the other bits count the wakes. Both sides
+change the word with the kernel's atomic operations (see _futex), so it only grows: a plain load
+and store from Python could bring an old count back, and a sleeper elsewhere would miss its
+wake.
 """
 
 from __future__ import annotations

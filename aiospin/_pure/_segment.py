@@ -92,7 +92,8 @@ def ring_bytes(capacity: int, max_readers: int) -> int:
     """Bytes of a segment; ValueError when the geometry is not allowed."""
     if not _capacity_allowed(capacity):
         raise ValueError(
-            f"capacity is {capacity}, should be a power of two from {MIN_CAPACITY} to {MAX_CAPACITY}"
+            f"capacity is {capacity}, should be a power of two "
+            f"from {MIN_CAPACITY} to {MAX_CAPACITY}"
         )
     if not 1 <= max_readers <= MAX_READERS:
         raise ValueError(f"max_readers is {max_readers}, should be 1 to {MAX_READERS}")
@@ -121,10 +122,12 @@ def ring_create(
     """Lay out an empty ring in zeroed memory."""
     total = ring_bytes(capacity, max_readers)
     if overflow not in (BLOCK, DROP_OLDEST):
-        raise ValueError(f"overflow is {overflow}, should be {BLOCK} (block) or {DROP_OLDEST} (drop_oldest)")
+        raise ValueError(f"overflow is {overflow}, should be 0 (block) or 1 (drop_oldest)")
     with _pin(buffer) as memory:
         if memory.nbytes < total:
-            raise ValueError(f"the buffer is too short: it has {memory.nbytes} bytes, the ring needs {total}")
+            raise ValueError(
+                f"the buffer is too short: it has {memory.nbytes} bytes, and the ring needs {total}"
+            )
         header = Header(
             magic=0,
             version=VERSION,
@@ -165,7 +168,8 @@ def _check(header: Header, nbytes: int) -> None:
             raise LayoutError(f"{name} is {getattr(h, name):#x}, should be {expected:#x}")
     if not _capacity_allowed(h.capacity):
         raise LayoutError(
-            f"capacity is {h.capacity}, should be a power of two from {MIN_CAPACITY} to {MAX_CAPACITY}"
+            f"capacity is {h.capacity}, should be a power of two "
+            f"from {MIN_CAPACITY} to {MAX_CAPACITY}"
         )
     if not 1 <= h.max_readers <= MAX_READERS:
         raise LayoutError(f"max_readers is {h.max_readers}, should be 1 to {MAX_READERS}")
@@ -191,6 +195,18 @@ def _check(header: Header, nbytes: int) -> None:
                 f"{name} is {offset}, and {size} bytes from there do not fit into total_bytes, "
                 f"{h.total_bytes}"
             )
+
+
+def _open(pin: Pin) -> Header:
+    if pin.nbytes < _HEADER.size:
+        raise LayoutError(
+            f"the segment has {pin.nbytes} bytes, its header alone needs {_HEADER.size}"
+        )
+    # Who sees the magic sees the rest; and what was unpacked cannot be changed by a peer any more.
+    load(pin.words(0, 8, 1, "ring"), 0)
+    header = Header(*_HEADER.unpack_from(pin.view))
+    _check(header, pin.nbytes)
+    return header
 
 
 @final
@@ -245,33 +261,25 @@ class Segment:
     """A checked segment, pinned until release()."""
 
     def __init__(self, buffer: Buffer) -> None:
-        self._pin = _pin(buffer)
+        pin = _pin(buffer)
         try:
-            self._open()
+            header = _open(pin)
         except BaseException:
-            self._pin.release()
+            pin.release()
             raise
-
-    def _open(self) -> None:
-        nbytes = self._pin.nbytes
-        if nbytes < _HEADER.size:
-            raise LayoutError(f"the segment has {nbytes} bytes, its header alone needs {_HEADER.size}")
-        # Who sees the magic sees the rest; and a peer cannot change what was unpacked.
-        load(self._pin.words(0, 8, 1, "ring"), 0)
-        header = Header(*_HEADER.unpack_from(self._pin.view))
-        _check(header, nbytes)
+        self._pin: Final = pin
         self.capacity: Final = header.capacity
         self.max_readers: Final = header.max_readers
         self.overflow: Final = header.overflow
         self.writer_pid: Final = header.writer_pid
         # The record with its header still has to have a 32-bit length.
         self.max_message: Final = min(header.capacity // 2, (1 << 32) - 64)
-        self._data = header.data_offset
         end = header.data_offset + header.capacity + SPILL
-        self.view: Final = self._pin.view
-        self.long: Final = self._pin.words(0, 8, end // 8, "ring")
-        self.short: Final = self._pin.words(0, 4, end // 4, "ring")
-        self._head = header.writer_offset // 8
+        self.view: Final = pin.view
+        self.long: Final = pin.words(0, 8, end // 8, "ring")
+        self.short: Final = pin.words(0, 4, end // 4, "ring")
+        self._head: Final = header.writer_offset // 8
+        self._data: Final = header.data_offset
         self.readable: Final = self._event(header.writer_offset + LINE)
         self.writable: Final = self._event(header.writer_offset + 2 * LINE)
         self.slots: Final = [
@@ -336,10 +344,13 @@ class Segment:
     def load_record(self, position: int) -> Record:
         at = self._data + (position & (self.capacity - 1))
         long, short = self.long, self.short
-        record = Record(
-            long[at // 8], long[at // 8 + 1], long[at // 8 + 2], short[at // 4 + 6], short[at // 4 + 7]
+        return Record(
+            position=long[at // 8],
+            sequence=long[at // 8 + 1],
+            published_ns=long[at // 8 + 2],
+            length=short[at // 4 + 6],
+            kind=short[at // 4 + 7],
         )
-        return record
 
     def store_record(self, record: Record) -> None:
         """Ordered by the store of head that follows."""
@@ -349,8 +360,8 @@ class Segment:
         short[at // 4 + 6], short[at // 4 + 7] = record[3:]
 
     def record_size(self, position: int, end: int, record: Record) -> int:
-        """Bytes of the record loaded from ``position``, 0 when it is not one that a healthy writer could
-        have published there with head at ``end``."""
+        """Bytes of the record loaded from ``position``, 0 when it is not one that a healthy
+        writer could have published there with head at ``end``."""
         to_end = self.room_to_end(position)
         if record.position != position:
             return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Counter = Literal[
     "waits",
@@ -23,25 +23,30 @@ Counter = Literal[
     "pinned_buffers",
 ]
 
-_counts: Final[dict[str, int]] = dict.fromkeys(Counter.__args__, 0)  # type: ignore[attr-defined]
-# Re-entrant, because a signal handler may wait too while this thread is in count().
-_lock = threading.RLock()
+
+class _Tally:
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = dict.fromkeys(get_args(Counter), 0)
+        self.renew_lock()
+
+    def renew_lock(self) -> None:
+        """Also in a forked child: another thread of the parent may have held the old one."""
+        # Re-entrant, because a signal handler may wait too while this thread is counting.
+        self.lock = threading.RLock()
+
+
+_tally: Final = _Tally()
 
 
 def count(counter: Counter, n: int = 1) -> None:
-    with _lock:
-        _counts[counter] += n
+    with _tally.lock:
+        _tally.counts[counter] += n
 
 
 def statistics() -> dict[str, int]:
     """The counters of csrc/core/tally.h, and live_tickets and pinned_buffers as of now."""
-    with _lock:
-        return dict(_counts)
+    with _tally.lock:
+        return dict(_tally.counts)
 
 
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.RLock()  # another thread of the parent may have held the old one
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_tally.renew_lock)

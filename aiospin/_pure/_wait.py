@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, final
 
 from . import _futex
@@ -24,7 +23,8 @@ RECHECK_NS: Final = 100_000_000  # ns
 
 
 def longest_sleep_ns(watch: Watch, max_sleep_ns: int) -> int:
-    """The limit for one who sleeps without a futex, though the caller may count on being notified."""
+    """The limit for one who sleeps without a futex, though the caller may count on being
+    notified."""
     return min(max_sleep_ns, _futex.FALLBACK_NS) if watch.notified else max_sleep_ns
 
 
@@ -49,9 +49,7 @@ class _Turn:
 
     __enter__ = take
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 
@@ -76,9 +74,9 @@ class Wait:
         return wait
 
     def _watch_over(self, watch: Watch) -> None:
-        self.watch: Final = watch
-        self.turn: Final = _Turn()
-        self._grace: Final = Grace()
+        self.watch = watch
+        self.turn = _Turn()
+        self._grace = Grace()
 
     def finish(self, how: Counter) -> None:
         """It turned ready. For this class and the waiter."""
@@ -98,7 +96,8 @@ class Wait:
             return False
 
     def spin(self, budget_ns: int) -> bool:
-        """Spin until ready or the budget is spent. At least one look. Other threads run between looks."""
+        """Spin until ready or the budget is spent. At least one look. Other threads run between
+        looks."""
         with self.turn:
             return self._spin(after(now_ns(), budget_ns))
 
@@ -113,10 +112,16 @@ class Wait:
             self.finish("spun")
         return ready
 
-    def run(self, deadline_ns: int, spin_ns: int, max_sleep_ns: int, hardware: bool) -> bool:
+    def run(
+        self,
+        deadline_ns: int,
+        spin_ns: int,
+        max_sleep_ns: int,
+        hardware: bool,  # noqa: ARG002
+    ) -> bool:
         """Wait in this thread: spin for spin_ns, then park. False when the deadline passed.
-        Signal handlers run meanwhile and what they raise comes out. ``hardware`` is for the compiled
-        core: Python has no monitor instruction."""
+        Signal handlers run meanwhile and what they raise comes out. ``hardware`` is for the
+        compiled core: Python has no monitor instruction."""
         with self.turn:
             if self._spin(min(after(now_ns(), spin_ns), deadline_ns)):
                 return True
@@ -143,9 +148,9 @@ class Wait:
                     sleep_ns = min(2 * sleep_ns, limit_ns)
 
     def grace(self, max_spin_ns: int) -> int:
-        """How long it pays to spin now: max_spin_ns, or 0 when what this object waited for before came
-        on average later than twice that."""
-        if self._grace.pays(max_spin_ns):
+        """How long it pays to spin now: max_spin_ns, or 0 when what this object waited for
+        before came on average later than twice that."""
+        if max_spin_ns == 0 or self._grace.pays(max_spin_ns):
             return max_spin_ns
         count("predicted")
         return 0

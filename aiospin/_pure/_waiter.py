@@ -1,9 +1,10 @@
 """The ticket table of one waiter thread.
 
-The thread looks at every ticket in passes: all the time while a ticket is within its spin budget,
-otherwise after sleeps that double from 50 us up to the ticket's max_sleep. It does not park on the
-words of a notified ticket, because a submit or a cancel must be able to end its sleep: such
-tickets are looked at every millisecond at least. (The compiled core sleeps on all their words at once.)
+The thread looks at every ticket in passes: all the time while a ticket is within its spin
+budget, otherwise after sleeps that double from 50 us up to the ticket's max_sleep. It does not
+park on the words of a notified ticket, because a submit or a cancel must be able to end its
+sleep: such tickets are looked at every millisecond at least. (The compiled core sleeps on all
+their words at once.)
 
 One lock is held during each look, so whoever holds it knows that nothing looks.
 """
@@ -62,6 +63,8 @@ class Waiter:
 
     def _reset(self) -> None:
         self._tickets: dict[Wait, _Ticket] = {}
+        self._empty_since_ns = now_ns()
+        self._running = False
         # Callers queue on the first and hold it until they have had the second, which run() frees
         # between two passes: then run() waits for the first, so that it cannot starve them.
         # Both are re-entrant: a signal handler may cancel what its own thread was just submitting.
@@ -75,7 +78,7 @@ class Waiter:
         deadline_ns: int,
         spin_ns: int,
         max_sleep_ns: int,
-        hardware: bool,
+        hardware: bool,  # noqa: ARG002 - Python has no monitor instruction
     ) -> None:
         """Let run() wait for it; run() hands token back. RuntimeError after stop(), or when
         the wait is submitted already or released."""
@@ -101,7 +104,17 @@ class Waiter:
     def run(self, idle_ns: int) -> list[tuple[object, int]] | None:
         """Wait for completions: (token, READY or TIMED_OUT) each, at least one. An empty list
         after idle_ns without any ticket; None once stopped."""
-        idle_at = after(now_ns(), idle_ns)
+        with self._queue, self._changed:
+            if self._running:
+                raise RuntimeError("another thread runs this waiter")
+            self._running = True
+        try:
+            return self._run(idle_ns)
+        finally:
+            self._running = False
+
+    def _run(self, idle_ns: int) -> list[tuple[object, int]] | None:
+        begun_ns = now_ns()
         overslept = False
         while True:
             with self._queue:
@@ -113,14 +126,12 @@ class Waiter:
                 done, next_ns = self._pass(now)
                 if done:
                     return done
-                if self._tickets:
-                    if overslept:
-                        count("spurious")
-                    idle_at = after(now, idle_ns)
-                elif now >= idle_at:
-                    return []
-                else:
-                    next_ns = idle_at
+                if not self._tickets:
+                    next_ns = after(max(begun_ns, self._empty_since_ns), idle_ns)
+                    if now >= next_ns:
+                        return []
+                elif overslept:
+                    count("spurious")
                 if next_ns > now:
                     if self._tickets:
                         count("parks")
@@ -146,15 +157,24 @@ class Waiter:
 
     def _drop(self, wait: Wait) -> None:
         del self._tickets[wait]
+        if not self._tickets:
+            self._empty_since_ns = now_ns()
         wait.turn.give_back()
         count("live_tickets", -1)
+
+    def _drop_all(self) -> list[Wait]:
+        waits = list(self._tickets)
+        for wait in waits:
+            self._drop(wait)
+        return waits
+
+    __del__ = _drop_all
 
     def stop(self) -> None:
         """Make run() return None, now and ever after. Outstanding tickets are dropped."""
         with self._queue, self._changed:
             self._stopped = True
-            for wait in list(self._tickets):
-                self._drop(wait)
+            self._drop_all()
             self._changed.notify_all()
 
     def before_fork(self) -> None:
@@ -167,9 +187,7 @@ class Waiter:
 
     def after_fork_in_child(self) -> None:
         """Drop all tickets; the table is empty and usable again."""
-        tickets = list(self._tickets)
-        for wait in tickets:
-            self._drop(wait)
+        for wait in self._drop_all():
             wait.release()
         self._reset()
 

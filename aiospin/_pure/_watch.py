@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 from .._predicate import ELEMENTS, KINDS, MAX_TERMS, OPS, TERM_FORMAT
 from . import _futex
@@ -15,7 +15,7 @@ from ._element import Element
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-Value = int | float | bool | None if TYPE_CHECKING else object
+Value: TypeAlias = "int | float | bool | None"
 
 
 class Watch(Protocol):
@@ -33,8 +33,8 @@ class Watch(Protocol):
         """Is it ready? One thread at a time; never blocks and never raises."""
 
     def prepare(self) -> Sequence[_futex.Word]:
-        """Announce a park and say on which words. None of them: nobody knocks, or there are more words than
-        one call takes. The caller looks once more before it sleeps."""
+        """Announce a park and say on which words. None of them: nobody knocks, or there are
+        more words than one call takes. The caller looks once more before it sleeps."""
 
     def release(self) -> None:
         """Let go of the memory. Idempotent."""
@@ -65,19 +65,17 @@ class _Term:
     def __init__(self, pin: Pin, packed: bytes) -> None:
         offset, bits, op, kind, width, elements, swapped = struct.unpack(TERM_FORMAT, packed)
         if not (op < len(OPS) and kind < len(KINDS) and elements < len(ELEMENTS)):
-            raise ValueError(f"malformed predicate program: op {op}, kind {kind}, elements {elements}")
+            raise ValueError(
+                f"malformed predicate program: op {op}, kind {kind}, elements {elements}"
+            )
         element = Element(KINDS[kind], width, bool(swapped))
         self._elements = ELEMENTS[elements]
         number = 1 if self._elements == "first" else max(1, (pin.nbytes - offset) // width)
         self._words = pin.words(offset, width, number, "predicate")
         self._decode = None if element.plain else element.decode
         self._test = _TESTS[OPS[op]]
-        self._operand: int | float | bool = {
-            "u": lambda: bits,
-            "i": lambda: bits - (bits >> 63 << 64),
-            "?": lambda: bool(bits),
-            "f": lambda: struct.unpack("<d", struct.pack("<Q", bits))[0],
-        }[KINDS[kind]]()
+        # The operand has 64 bits whatever the width: already sign-extended, or a double.
+        self._operand = Element(KINDS[kind], 1 if KINDS[kind] == "?" else 8, False).decode(bits)
         self.offset: Final = offset
         self.end: Final = offset + width * number
 

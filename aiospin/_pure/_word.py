@@ -1,8 +1,8 @@
 """Atomic operations on one element of a buffer, as far as Python can.
 
 Every operation is atomic against the other threads of this process and against other processes
-that run this stand-in: they take turns by a lock on a file in shared memory, one per user. The compiled
-core, C programs and other users' processes do not take part. A load or a store by
+that run this stand-in: they take turns by a lock on a file in shared memory, one per user. The
+compiled core, C programs and other users' processes do not take part. A load or a store by
 itself is whole against them too (see _buffer); an add, exchange or compare_exchange here that
 races with a write of theirs may undo it.
 """
@@ -30,7 +30,8 @@ _SHARED_FOLDER: Final = "/dev/shm"  # the same for all processes, whatever TMPDI
 
 
 class _Turns:
-    """Whose turn it is to change a word: among threads by a lock, among processes by a locked file."""
+    """Whose turn it is to change a word: among threads by a lock, among processes by a locked
+    file."""
 
     def __init__(self) -> None:
         # Re-entrant, because a signal handler may use a Flag while this thread is in the middle.
@@ -67,7 +68,7 @@ def _open_lock_file() -> int:
     found = os.fstat(file)
     if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
         os.close(file)
-        raise PermissionError(f"{path} is no plain file of this user: somebody else made it; remove it")
+        raise PermissionError(f"{path} is no plain file of this user: remove it, then try again")
     return file
 
 
@@ -144,6 +145,7 @@ class Word:
         with Pin(self._buffer) as memory:
             self._at(memory)
             fence()  # what was stored before the wake
-            # A waiter sleeps on every 32-bit word of the element, so a knock at the first is enough.
+            # A waiter sleeps on every 32-bit word of the element, so a knock at the first is
+            # enough.
             _futex.wake((memory.address + self._offset) & ~3)
             count("notifies")

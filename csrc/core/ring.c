@@ -7,8 +7,8 @@
  *   drop      tail, fence, overwrite            / copy, fence, tail        (drop_oldest, lapped)
  *
  * Whatever a peer could have written is loaded once into a local, checked there, and used from
- * there. The lengths in records, the positions and the slots are such words; the geometry is not, it
- * was copied by asp_ring_open. */
+ * there. The lengths in records, the positions and the slots are such words; the geometry is not,
+ * it was copied by asp_ring_open. */
 #include "ring.h"
 
 #include <stdarg.h>
@@ -29,9 +29,9 @@ _Static_assert(sizeof(asp_record) == ASP_RECORD_BYTES, "docs/layout.md");
  * twentieth of that, so with strides of one record the reader would never catch one. */
 #define STRIDE_DIVISOR 8
 
-/* Turns of the search for a whole record in one call. Two suffice in a healthy ring in block
- * mode (a pad, the record after it); in drop_oldest mode each further one means that the writer went
- * a stride ahead between two loads. After that the caller is told to come again. */
+/* Turns of the search for a whole record in one call. Two suffice in a healthy ring in block mode
+ * (a pad, the record after it); in drop_oldest mode each further one means that the writer went a
+ * stride ahead between two loads. After that the caller is told to come again. */
 #define SEARCH_TURNS 8
 
 /* Tries of a joining reader to load head and sequence while no publish goes on. A try is a few
@@ -180,7 +180,8 @@ asp_status asp_ring_open(void *memory, uint64_t bytes, asp_ring *ring, char *why
         uint64_t offset, size;
     } areas[] = {
         {"writer_offset", h.writer_offset, sizeof(asp_ring_control)},
-        {"readers_offset", h.readers_offset, h.max_readers * (uint64_t)sizeof(asp_ring_reader_line)},
+        {"readers_offset", h.readers_offset,
+         h.max_readers * (uint64_t)sizeof(asp_ring_reader_line)},
         {"data_offset", h.data_offset, h.capacity + ASP_RING_SPILL},
     };
     uint64_t end = sizeof(asp_ring_header);
@@ -242,7 +243,7 @@ static void store_record(const asp_ring *ring, uint64_t position, uint64_t seque
 }
 
 /* Bytes of the record that was loaded from `position`, 0 when it is not one that a healthy writer
- * could have published there with head at `end`. What is not 0 ends within the area and by `end`. */
+ * could have published there with head at `end`. Any other ends within the area and by `end`. */
 static uint64_t record_size(const asp_ring *ring, uint64_t position, uint64_t end,
                             const asp_record *record) {
     const uint64_t offset = offset_of(ring, position);
@@ -271,8 +272,9 @@ static uint64_t record_size(const asp_ring *ring, uint64_t position, uint64_t en
 
 /* ---- the writer ---- */
 
-/* Messages published before this head, given the shared sequence as loaded while head did not change:
- * the writer stores sequence first, so between the two it is one ahead, which the parity tells. */
+/* Messages published before this head, given the shared sequence as loaded while head did not
+ * change: the writer stores sequence first, so between the two it is one ahead, which the parity
+ * tells. */
 static uint64_t sequence_at(uint64_t head, uint64_t sequence) {
     return sequence - ((sequence & 1) != ((head & ASP_HEAD_ODD) != 0));
 }
@@ -289,7 +291,9 @@ static bool head_flags_valid(uint64_t head) {
 static asp_status ask_readers(asp_ring_writer *writer, uint64_t *limit) {
     const asp_ring *ring = &writer->ring;
     uint64_t oldest = writer->head;
-    asp_fence(); /* head before slots; pairs with the fence in asp_ring_join */
+    /* Head before slots; pairs with the fence in asp_ring_join. The notify of the last publish
+     * had one too, but the proof shall not hang on how parking is done. */
+    asp_fence();
     for (uint32_t slot = 0; slot < ring->max_readers; slot++) {
         asp_ring_reader_line *line = &ring->readers[slot];
         /* pairs with the stores in asp_ring_join, asp_ring_leave and asp_ring_evict */
@@ -302,10 +306,10 @@ static asp_status ask_readers(asp_ring_writer *writer, uint64_t *limit) {
         const bool joining = (word & ASP_CURSOR_JOINING) != 0;
         const uint64_t cursor = word & ~ASP_CURSOR_JOINING;
         /* Only a joining reader can be further back than the capacity: it loaded head, was
-         * descheduled, and the writer, not seeing it yet, went on. It moves up in a moment and notifies;
-         * until then there is no room. Any other such cursor, and any ahead of head, was never
-         * stored by a reader. To guess what it should be means to overwrite somebody's data or to wait
-         * for ever; so the caller is told, and may evict the slot. */
+         * descheduled, and the writer, not seeing it yet, went on. It moves up in a moment and
+         * notifies; until then there is no room. Any other such cursor, and any ahead of head, was
+         * never stored by a reader. To guess what it should be means to overwrite somebody's data
+         * or to wait for ever; so the caller is told, and may evict the slot. */
         if (state != ASP_READER_ACTIVE || (cursor & ASP_POSITION_FLAGS) != 0 ||
             cursor > writer->head || (!joining && writer->head - cursor > ring->capacity)) {
             writer->suspect = slot;
@@ -319,8 +323,8 @@ static asp_status ask_readers(asp_ring_writer *writer, uint64_t *limit) {
     return ASP_READY;
 }
 
-/* Move tail so far that `bytes` more fit. The records that go are the writer's own, but a peer could have
- * changed them since; their sizes are checked like a stranger's. */
+/* Move tail so far that `bytes` more fit. The records that go are the writer's own, but a peer
+ * could have changed them since; their sizes are checked like a stranger's. */
 static asp_status drop_oldest(asp_ring_writer *writer, uint64_t bytes) {
     const asp_ring *ring = &writer->ring;
     const uint64_t stride = ring->capacity / STRIDE_DIVISOR;
@@ -670,8 +674,8 @@ static asp_status settled_head(const asp_ring *ring, uint64_t *head, uint64_t *s
 }
 
 /* Why a joining reader is never overrun. The writer, at head H, fences and loads the slots; the
- * limit it computes is at most H + capacity, so with it only bytes before H are overwritten. The joiner
- * stores its slot, fences and loads head. By the two fences one of these holds:
+ * limit it computes is at most H + capacity, so with it only bytes before H are overwritten. The
+ * joiner stores its slot, fences and loads head. By the two fences one of these holds:
  *   - the joiner loads H or a later head. It starts there, and nothing from there on is touched.
  *   - the writer loads the slot as ACTIVE. The cursor that it finds is the one stored first, or the
  *     one moved up to, neither ahead of where the joiner will start: the limit is not beyond it.

@@ -1,11 +1,11 @@
 /* ring.h - the broadcast ring: one writer, up to ASP_RING_MAX_READERS readers, in shared memory.
  *
- * Positions only grow. The writer owns head, each reader its cursor. In block mode the writer
- * never passes `slowest cursor + capacity`; in drop_oldest mode it never waits: before it overwrites
- * it moves `tail` past the records that go, and a reader copies a message out and then checks
- * that tail has not passed it (announce, overwrite; copy, validate: Aeron's broadcast buffer).
- * A lapped reader goes on at tail, the oldest record still whole; tail moves an eighth of the
- * capacity at a time, or such a reader would lose the race for the oldest record again and again.
+ * Positions only grow. The writer owns head, each reader its cursor. In block mode the writer never
+ * passes `slowest cursor + capacity`; in drop_oldest mode it never waits: before it overwrites it
+ * moves `tail` past the records that go, and a reader copies a message out and then checks that
+ * tail has not passed it (announce, overwrite; copy, validate: Aeron's broadcast buffer). A lapped
+ * reader goes on at tail, the oldest record still whole; tail moves an eighth of the capacity at a
+ * time, or such a reader would lose the race for the oldest record again and again.
  *
  * Geometry is checked once against the size of the mapping and then kept in private memory:
  * nothing that a peer could change later is used as an offset or a size unchecked. One object
@@ -38,7 +38,7 @@ typedef struct asp_ring { /* private copy of the checked geometry */
  * (capacity: a power of two from ASP_RING_MIN_CAPACITY to ASP_RING_MAX_CAPACITY). */
 uint64_t asp_ring_bytes(uint64_t capacity, uint32_t max_readers);
 
-/* Lay out an empty ring in zeroed memory of asp_ring_bytes. The magic is stored last, with release. */
+/* Lay out an empty ring in zeroed memory of asp_ring_bytes. The magic is stored last. */
 asp_status asp_ring_create(void *memory, uint64_t bytes, uint64_t capacity, uint32_t max_readers,
                            asp_overflow overflow, uint32_t pid, uint64_t realtime_ns);
 
@@ -62,18 +62,18 @@ typedef struct asp_ring_writer {
     bool closed;
 } asp_ring_writer;
 
-/* Take the writing end. Of a fresh ring head is 0; a writer that takes over an older ring goes on at
- * its head, which is checked, also when its predecessor died in the middle of a publish. ASP_END for
- * a closed ring: readers may have left it for good. */
+/* Take the writing end. Of a fresh ring head is 0; a writer that takes over an older ring goes on
+ * at its head, which is checked, also when its predecessor died in the middle of a publish. ASP_END
+ * for a closed ring: readers may have left it for good. */
 asp_status asp_ring_writer_init(asp_ring_writer *writer, const asp_ring *ring);
 
 /* Room for one message: ASP_READY with the payload's address (32-byte aligned, contiguous),
- * ASP_WOULD_BLOCK while the slowest reader is in the way (never in drop_oldest mode, and never while
- * all readers have read everything), ASP_E_TOO_LARGE above max_message, ASP_BUSY while another
- * claim is open, ASP_E_INVALID after close, ASP_E_LAYOUT when a reader's cursor (see suspect) or a
- * record that has to go is none that a healthy peer writes. When the room to the end of the record
- * area is too short, a pad goes in front of the record; both become visible in one publish, so
- * a claim that blocks or is abandoned leaves no trace for readers.
+ * ASP_WOULD_BLOCK while the slowest reader is in the way (never in drop_oldest mode, and never
+ * while all readers have read everything), ASP_E_TOO_LARGE above max_message, ASP_BUSY while
+ * another claim is open, ASP_E_INVALID after close, ASP_E_LAYOUT when a reader's cursor (see
+ * suspect) or a record that has to go is none that a healthy peer writes. When the room to the end
+ * of the record area is too short, a pad goes in front of the record; both become visible in one
+ * publish, so a claim that blocks or is abandoned leaves no trace for readers.
  *
  * In drop_oldest mode readers may be copying the bytes that the caller fills. That is the race
  * which the check of tail after the copy exists for: whatever such a copy holds is thrown away. */
@@ -98,7 +98,7 @@ uint32_t asp_ring_active_readers(const asp_ring *ring);
 /* ---- a reader ---- */
 
 typedef struct asp_ring_reader {
-    asp_watch watch; /* ready when asp_ring_acquire or asp_ring_copy would not say ASP_WOULD_BLOCK */
+    asp_watch watch; /* ready when the next acquire or copy would not say ASP_WOULD_BLOCK */
     asp_ring ring;
     uint32_t slot;
     uint64_t cursor;    /* private copy of what is released */
@@ -110,11 +110,12 @@ typedef struct asp_ring_reader {
     bool joined;
 } asp_ring_reader;
 
-/* Join in a slot that the caller has locked (what a dead reader left in it does not matter).
- * Starts at head: the first message is the next one published. A reader that joins while the writer
- * computes the slowest cursor is either seen by it or starts behind what that computation allowed to
- * be overwritten (proof beside the code). */
-asp_status asp_ring_join(asp_ring_reader *reader, const asp_ring *ring, uint32_t slot, uint32_t pid);
+/* Join in a slot that the caller has locked (what a dead reader left in it does not matter). Starts
+ * at head: the first message is the next one published. A reader that joins while the writer
+ * computes the slowest cursor is either seen by it or starts behind what that computation allowed
+ * to be overwritten (proof beside the code). */
+asp_status asp_ring_join(asp_ring_reader *reader, const asp_ring *ring, uint32_t slot,
+                         uint32_t pid);
 
 /* The next message, in place (block mode): ASP_READY with its address and length,
  * ASP_WOULD_BLOCK, ASP_END, ASP_E_LAYOUT when the record is not one, ASP_BUSY while another
@@ -123,7 +124,8 @@ asp_status asp_ring_acquire(asp_ring_reader *reader, const void **payload, uint3
 /* Release the acquired message; wakes a parked writer. */
 void asp_ring_release(asp_ring_reader *reader);
 
-/* The length of the next message without acquiring it; for sizing a buffer. Statuses of asp_ring_copy. */
+/* The length of the next message without acquiring it; for sizing a buffer. Statuses of
+ * asp_ring_copy. */
 asp_status asp_ring_peek(asp_ring_reader *reader, uint32_t *length);
 /* Copy the next message out and go past it; the form that drop_oldest readers must use, because
  * the writer may overwrite it meanwhile: a torn copy is never returned. Statuses of

@@ -21,7 +21,7 @@
 
 #define ASP_RING_MAGIC UINT64_C(0x31676e6972707361) /* "aspring1" on a little-endian machine */
 #define ASP_RING_VERSION 1u
-#define ASP_RING_LINE 128u          /* bytes; two cache lines: the adjacent-line prefetcher of x86 */
+#define ASP_RING_LINE 128u          /* bytes; two cache lines: x86 prefetches the adjacent one */
 #define ASP_RECORD_ALIGN 64u        /* bytes; a small record touches one line */
 #define ASP_RING_SPILL ASP_RECORD_ALIGN /* bytes */
 #define ASP_RING_MIN_CAPACITY 4096u /* bytes */
@@ -52,8 +52,8 @@ typedef enum asp_overflow { ASP_OVERFLOW_BLOCK = 0, ASP_OVERFLOW_DROP_OLDEST = 1
  * which change together with it. Bits without a name here are 0. */
 #define ASP_POSITION_FLAGS UINT64_C(63)
 #define ASP_HEAD_CLOSED UINT64_C(1)    /* in head: the writer closed cleanly */
-#define ASP_HEAD_ODD UINT64_C(2)       /* in head: an odd number of messages lies before it. Ties head
-                                          to `sequence`, which is stored just before it */
+#define ASP_HEAD_ODD UINT64_C(2)       /* in head: an odd number of messages lies before it. Ties
+                                          head to `sequence`, which is stored just before it */
 #define ASP_CURSOR_JOINING UINT64_C(1) /* in cursor: the reader is about to move up to head */
 
 /* Written by the writer only. */
@@ -74,7 +74,7 @@ typedef struct asp_ring_park_line {
 typedef struct asp_ring_control {
     asp_ring_writer_line writer;
     asp_ring_park_line readable; /* parked readers; the writer notifies after publish and close */
-    asp_ring_park_line writable; /* the parked writer; readers notify after release, join and leave */
+    asp_ring_park_line writable; /* the parked writer; notified after release, join and leave */
 } asp_ring_control;
 
 typedef enum asp_reader_state { ASP_READER_FREE = 0, ASP_READER_ACTIVE = 1 } asp_reader_state;

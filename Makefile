@@ -1,0 +1,154 @@
+# Every task of the project, named once. `make` lists them.
+#
+#   PYTHON=/path/to/python3.12    another Python (3.10 or newer) for the virtual environment
+#   ARGS='-k broadcast -x'        arguments for pytest, or for the demo
+#   CC=clang                      another compiler for the native tests
+#   WERROR=-Werror                a compiler's warning in them is an error (as in CI)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+PYTHON ?= python3
+ARGS   ?=
+WERROR ?=
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip -qq --disable-pip-version-check --no-input
+C_CODE := $(wildcard csrc/*/*.[ch] csrc/arch/*/*.[ch] csrc/include/aiospin/*.h)
+
+.PHONY: help
+help: ## list the tasks
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+# ---- the virtual environment: each step is a stamp file, and is done again when what it depends on changes ----
+
+# A Python that is asked for is the one that is used, also when there is an environment of another already.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell cat $(VENV)/.created 2> /dev/null),$(PYTHON))
+$(VENV)/.created: FORCE
+endif
+endif
+.PHONY: FORCE
+FORCE:
+
+$(VENV)/.created:
+	@command -v $(PYTHON) > /dev/null || { \
+	    echo "error: there is no $(PYTHON); name a Python 3.10 or newer: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "error: aiospin needs Python 3.10 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1);" \
+	         "name another: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@echo "$(PYTHON)" > $@
+
+$(VENV)/.run: $(VENV)/.created pyproject.toml
+	@echo "installing what aiospin runs with"
+	@$(PIP) install --upgrade setuptools
+	@AIOSPIN_NO_EXT=1 $(PIP) install --no-build-isolation --editable '.[cli,trio,uvloop]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing what the tests and checks need"
+	@AIOSPIN_NO_EXT=1 $(PIP) install --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.run setup.py $(C_CODE)
+	@echo "compiling the core"
+	@$(PY) setup.py --quiet build_ext --inplace --force
+	@touch $@
+
+.PHONY: build debug demo
+build: $(VENV)/.built ## compile the core in place, for work in the source tree
+
+debug: $(VENV)/.run ## the same with assertions and without optimisation
+	@rm -f $(VENV)/.built
+	@AIOSPIN_DEBUG=1 $(PY) setup.py --quiet build_ext --inplace --force
+
+demo: build ## an engine broadcasts to asyncio, uvloop and trio programs, live
+	@$(PY) -m aiospin demo $(ARGS)
+
+# ---- checks ----
+
+.PHONY: test lint typecheck
+test: lint typecheck native-test check-wheels ## everything that CI runs
+
+lint: $(VENV)/.dev ## style, and the layers of the C code
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --quiet --check .
+	@! grep -rnE '#include *[<"]Python\.h' csrc/core csrc/arch || { \
+	    echo "error: Python.h belongs to csrc/python"; exit 1; }
+	@! grep -rnE '__x86_64__|__aarch64__|__riscv' csrc --exclude-dir=arch || { \
+	    echo "error: what depends on the architecture belongs to csrc/arch"; exit 1; }
+	@! grep -rnE '__atomic_|__sync_|stdatomic\.h' csrc --exclude=atomics.h || { \
+	    echo "error: atomic operations belong to csrc/core/atomics.h"; exit 1; }
+
+typecheck: $(VENV)/.dev ## mypy, strict
+	@$(VENV)/bin/mypy --no-error-summary
+
+# ---- native tests: tests/native/test_*.c, each a program linked with the core; exit status 77 is a skip ----
+
+NATIVE_TESTS  := $(wildcard tests/native/test_*.c)
+NATIVE_CORE   := $(wildcard csrc/core/*.c csrc/arch/*.c csrc/arch/*/*.c)
+NATIVE_CFLAGS := -std=gnu11 -g -pthread -Icsrc/core -Icsrc/arch \
+                 -Wall -Wextra -Wshadow -Wconversion $(WERROR)
+
+# $(1): the name of a flavour, a folder of build/native; $(2): its compiler flags
+define flavour
+$(1)_DIR := build/native/$(notdir $(firstword $(CC)))-$(1)
+
+$$($(1)_DIR)/%.o: %.c Makefile
+	@mkdir -p $$(@D)
+	@$$(CC) $$(NATIVE_CFLAGS) $(2) -MMD -MP -c $$< -o $$@
+
+$$($(1)_DIR)/libcore.a: $$(NATIVE_CORE:%.c=$$($(1)_DIR)/%.o)
+	@rm -f $$@
+	@$$(AR) rcs $$@ $$^
+
+$$($(1)_DIR)/test_%: $$($(1)_DIR)/tests/native/test_%.o $$($(1)_DIR)/libcore.a
+	@$$(CC) $(2) -pthread $$^ -o $$@
+
+.PHONY: native-$(1)
+native-$(1): $$(NATIVE_TESTS:tests/native/%.c=$$($(1)_DIR)/%)
+	@tools/run_native.sh $$^
+
+-include $$(wildcard $$($(1)_DIR)/*/*/*.d $$($(1)_DIR)/*/*/*/*.d)
+endef
+comma := ,
+$(eval $(call flavour,test,-O2))
+$(eval $(call flavour,asan,-O1 -fno-omit-frame-pointer -fsanitize=address$(comma)undefined -fno-sanitize-recover=all))
+$(eval $(call flavour,tsan,-O1 -fno-omit-frame-pointer -fsanitize=thread))
+
+.PHONY: asan tsan
+native-test: ## the C tests of the core
+
+tsan: native-tsan ## the C tests under ThreadSanitizer
+
+asan: native-asan $(VENV)/.dev ## the C tests and the suite under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(PY) tools/wheels.py build build/asan --sanitize address,undefined
+	@$(PY) tools/wheels.py test build/asan --sanitize address,undefined $(ARGS)
+
+# ---- wheels ----
+
+.PHONY: wheels check-wheels
+wheels: dist/.built ## the sdist and the wheels for every Python of this machine, in dist/
+
+# folders too, so that a deleted file counts
+PACKAGED := $(shell find aiospin csrc docs examples tests tools ! -path '*/__pycache__*' ! -name '*.so' 2> /dev/null)
+dist/.built: $(VENV)/.dev pyproject.toml setup.py MANIFEST.in README.md CHANGELOG.md LICENSE $(PACKAGED)
+	@$(PY) tools/wheels.py build dist
+	@touch $@
+
+check-wheels: dist/.built ## audit the wheels, and run the suite from them on every Python of this machine
+	@$(PY) tools/wheels.py audit dist
+	@$(PY) tools/wheels.py test dist $(ARGS)
+
+.PHONY: clean distclean
+clean: ## remove what was built
+	@rm -rf build dist *.egg-info aiospin/*.so $(VENV)/.built
+	@find aiospin examples tests tools -name __pycache__ -prune -exec rm -rf {} + 2> /dev/null || true
+
+distclean: clean ## and the virtual environment and the tools' caches
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

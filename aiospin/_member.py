@@ -1,0 +1,183 @@
+"""What the writer and the readers of a broadcast have in common: a segment, an end of the ring in it, waiting
+for the other side, and noticing that the other side died."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from aiospin._core import core
+from aiospin._errors import ClosedResourceError
+from aiospin._policy import WaitPolicy, resolve
+from aiospin._target import Target
+from aiospin._wait import spin_budget, suspend, warn_if_on_loop
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from aiospin._segment import Segment
+
+# A member that waits asks this often whether the other side still lives: the kernel drops the lock of a process that
+# dies, but tells nobody. Ten looks a second, 0.02 % of a core through an event loop (benchmarks/idle_cost.py).
+LIVENESS_NS: Final = 100_000_000
+
+
+class Member:
+    """One side of a broadcast. Closing it twice is harmless; using it after that raises ClosedResourceError."""
+
+    _ring: core.RingWriter | core.RingReader
+
+    def __init__(self, segment: Segment, policy: WaitPolicy | None) -> None:
+        self._segment = segment
+        self._policy = resolve(policy)
+        self._target = Target(self._ring.wait)
+        self._closed = False
+        self._waiting = False
+        _members.add(self)
+
+    @property
+    def name(self) -> str:
+        """The name to attach to."""
+        return self._segment.name
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def _check_peer(self) -> None:
+        """The other side did not move for a while: does it live?"""
+        raise NotImplementedError
+
+    def _say_goodbye(self) -> None:
+        """Tell the other side, while the ring is still there."""
+        raise NotImplementedError
+
+    async def _until_ready(self, deadline_ns: int) -> bool:
+        """Suspend until the ring may let us go on. False: the deadline passed."""
+        self._ring.suspend()
+        self._waiting = True
+        try:
+            if self._target.look():
+                return True
+            spin = True
+            while deadline_ns:
+                tick_ns = min(deadline_ns, core.now_ns() + LIVENESS_NS)
+                if await suspend(self._target, tick_ns, self._policy, spin=spin):
+                    return True
+                if self._closed:
+                    return True  # the operation itself says that it is closed
+                self._check_peer()
+                if tick_ns == deadline_ns:
+                    break
+                spin = False
+            return False
+        finally:
+            self._stop_waiting()
+
+    def _until_ready_sync(self, deadline_ns: int, function: str, instead: str) -> bool:
+        """The blocking form of _until_ready; the names are for the warning on a loop's thread."""
+        if deadline_ns:
+            warn_if_on_loop(function, instead)
+        self._ring.suspend()
+        self._waiting = True
+        try:
+            if self._target.look():
+                return True
+            spin_ns = spin_budget(self._target, self._policy)
+            while deadline_ns:
+                tick_ns = min(deadline_ns, core.now_ns() + LIVENESS_NS)
+                if self._target.run(tick_ns, spin_ns, self._policy):
+                    return True
+                if self._closed:
+                    return True
+                self._check_peer()
+                if tick_ns == deadline_ns:
+                    break
+                spin_ns = 0
+            return False
+        finally:
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        self._waiting = False
+        if self._closed:
+            self._let_go()
+        else:
+            self._ring.resume()
+
+    def close(self) -> None:
+        """Close this side. A task or thread that waits on it gets ClosedResourceError, within a tenth of a second."""
+        if self._closed:
+            return
+        self._closed = True
+        _members.discard(self)
+        try:
+            self._say_goodbye()
+        finally:
+            self._segment.drop_lock()
+            if not self._waiting:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self._ring.release()
+        self._segment.close()
+
+    def _forget(self) -> None:
+        """In the child of a fork: it is the parent's. Say nothing to anybody, and refuse to be used."""
+        self._closed = True
+        self._segment.drop_lock()
+        self._let_go()
+
+    def _ensure_open(self) -> None:
+        if self._closed:
+            raise ClosedResourceError
+
+    async def aclose(self) -> None:
+        """close(), for ``async with``."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        self._ensure_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled: pass writer.handle, and attach in the other process"
+        )
+
+    def __repr__(self) -> str:
+        return f"<aiospin.{type(self).__name__} {self.name!r}{' closed' if self._closed else ''}>"
+
+
+_members: weakref.WeakSet[Member] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for member in list(_members):
+        member._forget()
+    _members.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _close_all() -> None:
+    for member in list(_members):
+        member.close()

@@ -1,0 +1,244 @@
+"""What one wait waits for: a native watch, or a Python callable over a buffer.
+
+A target is made for each wait, is used by the loop's thread (or the blocking caller) and, while it is submitted,
+by the waiter thread.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from aiospin._core import core
+from aiospin._predicate import Predicate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiospin._policy import WaitPolicy
+    from aiospin._predicate import Dtype
+    from aiospin._waiter import Ticket, Waiter
+
+# A callable is also called this often when no byte has changed, for one that looks elsewhere too. The contract
+# names 50 ms: twenty calls a second cost about 0.01 % of a core.
+RECHECK_NS: Final = 50_000_000
+
+
+class Target:
+    """A native watch: a predicate over a buffer, or an end of a broadcast ring."""
+
+    __slots__ = ("wait",)
+
+    sliceable = True
+    """May be spun on in the loop's thread."""
+    withdrawn = False
+
+    def __init__(self, wait: core.Wait) -> None:
+        self.wait = wait
+
+    def look(self) -> bool:
+        """Once, at the start of the wait."""
+        return self.wait.look()
+
+    @property
+    def result(self) -> Any:
+        return self.wait.value
+
+    def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
+        """Block the calling thread until ready (True) or the deadline passed (False)."""
+        return self.wait.run(deadline_ns, spin_ns, policy.sleep_ns, policy.hardware)
+
+    def submit(
+        self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
+    ) -> None:
+        waiter.submit(self.wait, ticket, deadline_ns, spin_ns, policy)
+
+    def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> bool:
+        """In the waiter thread: is the wait over?"""
+        return True
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Take it back from the waiter. False: a Python predicate is running and will complete the ticket."""
+        waiter.cancel(self.wait)
+        return True
+
+    def join(self) -> None:
+        """Block until no Python predicate is running."""
+
+    def check(self) -> None:
+        """Raise what a Python predicate raised."""
+
+    def release(self) -> None:
+        """Unpin the buffer."""
+        self.wait.release()
+
+
+class CallableTarget(Target):
+    """A Python callable, called at the start and whenever the buffer's bytes have changed."""
+
+    __slots__ = (
+        "_deadline_ns",
+        "_error",
+        "_function",
+        "_idle",
+        "_policy",
+        "_result",
+        "_running",
+        "_view",
+        "withdrawn",
+    )
+
+    sliceable = False
+
+    def __init__(
+        self,
+        buf: Any,
+        function: Callable[..., Any],
+        notified: bool = False,
+        takes_buffer: bool | None = None,
+    ) -> None:
+        if takes_buffer is None:
+            takes_buffer = _takes_argument(function)
+        # The snapshot is taken before the first call, so that no change between the two is missed.
+        super().__init__(core.Wait(buf, None, notified))
+        self._view = memoryview(buf) if takes_buffer else None
+        self._function = function
+        self._idle = threading.Condition()  # guards the two below; told when _running ends
+        self._running = False  # the waiter thread is calling the function
+        self.withdrawn = False  # the wait was given up
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def _call(self) -> bool:
+        result = self._function() if self._view is None else self._function(self._view)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError(
+                f"the predicate {self._function!r} returned an awaitable; it must be a plain function "
+                "whose result is true or false"
+            )
+        try:
+            true = bool(result)
+        except Exception as error:
+            raise TypeError(
+                f"the predicate {self._function!r} returned {result!r}, which is neither true nor false ({error})"
+            ) from error
+        if true:
+            self._result = result
+        return true
+
+    def look(self) -> bool:
+        # Again when bytes changed during the call: the second look brings the snapshot up to date.
+        return self._call() or (self.wait.look() and self._call())
+
+    @property
+    def result(self) -> Any:
+        return self._result
+
+    def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
+        while True:
+            recheck_ns = min(deadline_ns, core.now_ns() + RECHECK_NS)
+            changed = self.wait.run(recheck_ns, spin_ns, policy.sleep_ns, policy.hardware)
+            if self._call():
+                return True
+            if not changed and recheck_ns == deadline_ns:
+                return False
+
+    def submit(
+        self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
+    ) -> None:
+        self._deadline_ns = deadline_ns
+        self._policy = policy
+        self._resubmit(waiter, ticket, spin_ns)
+
+    def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int) -> None:
+        recheck_ns = min(self._deadline_ns, core.now_ns() + RECHECK_NS)
+        waiter.submit(self.wait, ticket, recheck_ns, spin_ns, self._policy)
+
+    def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> bool:
+        with self._idle:
+            if self.withdrawn:
+                return True
+            self._running = True
+        over = True
+        try:
+            over = self._call() or (status == core.TIMED_OUT and core.now_ns() >= self._deadline_ns)
+        except BaseException as error:
+            self._error = error
+        with self._idle:
+            self._running = False
+            self._idle.notify_all()
+            if over or self.withdrawn:
+                return True
+            # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
+            self._resubmit(waiter, ticket, self._policy.spin_ns if status == core.READY else 0)
+            return False
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        with self._idle:
+            self.withdrawn = True
+            if self._running:
+                return False
+            waiter.cancel(self.wait)
+            return True
+
+    def join(self) -> None:
+        with self._idle:
+            self._idle.wait_for(lambda: not self._running)
+
+    def check(self) -> None:
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # the traceback refers to this frame
+
+    def release(self) -> None:
+        self.wait.release()
+        if self._view is not None:
+            try:
+                self._view.release()
+            except BufferError:
+                pass  # the callable kept an array over it: then it is theirs to let go
+
+
+def _takes_argument(function: Callable[..., Any]) -> bool:
+    """Does a predicate take the buffer, or nothing?"""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True  # a builtin without a signature: such as len or any, it works on the buffer
+    positional = [
+        p
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    required = [p for p in positional if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if len(required) > 1 or keyword_only:
+        raise TypeError(
+            f"the predicate {function!r} takes {len(required) + len(keyword_only)} arguments; it may take the buffer, "
+            "or nothing"
+        )
+    return bool(required) or any(p.kind is p.VAR_POSITIONAL for p in positional)
+
+
+def make_target(buf: Any, predicate: Any, notified: bool, default: Dtype | None = None) -> Target:
+    """The target of a wait on a buffer.
+
+    :param default: element type for predicates that name none; the buffer's own when None.
+    :raises TypeError: a predicate that is neither a native one nor callable, or no buffer.
+    :raises ValueError: the predicate does not fit the buffer.
+    """
+    if isinstance(predicate, Predicate):
+        return Target(core.Wait(buf, predicate.program_for(buf, default), notified))
+    if not callable(predicate):
+        raise TypeError(
+            "the predicate must be a native one, such as aiospin.ge(1, dtype='uint32'), or a callable, "
+            f"not {predicate!r}"
+        )
+    if inspect.iscoroutinefunction(predicate):
+        raise TypeError(f"the predicate {predicate!r} is an async function; it must be a plain one")
+    return CallableTarget(buf, predicate, notified)

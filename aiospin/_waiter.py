@@ -1,0 +1,231 @@
+"""The waiter thread: one thread that serves any number of waits.
+
+It is created by Python and runs the core's loop without the GIL; it takes the GIL only to hand a batch of
+completions over, or to call a Python predicate. It starts on first use, retires after ``IDLE`` seconds with
+nothing to wait for (the thread cache of trio does the same), ends with the interpreter, and is not
+inherited by fork: the child starts its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from aiospin._core import core
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from aiospin._policy import WaitPolicy
+
+IDLE: Final = 10.0  # seconds, as trio keeps its worker threads
+_IDLE_NS: Final = int(IDLE * 1e9)
+_EXIT_JOIN: Final = (
+    5.0  # seconds; at exit a Python predicate may hang in the thread, which is a daemon
+)
+
+
+class Port(Protocol):
+    """The side of an event loop on which completions arrive."""
+
+    def post(self, tickets: list[Ticket]) -> None:
+        """Take completions over from the waiter thread; one wake of the loop for all of them."""
+
+
+class Ticket(Protocol):
+    """One wait that was submitted to a waiter."""
+
+    @property
+    def port(self) -> Port: ...
+
+    def complete(self, status: int) -> bool:
+        """Called in the waiter thread with READY or TIMED_OUT. False: not over, it was submitted again."""
+
+
+class Waiter:
+    """One dedicated waiter thread. The process has a default one, which is enough for nearly everybody.
+
+    A waiter of one's own keeps waits with slow Python predicates from delaying others, or gives one
+    latency-critical wait the hardware monitor for itself.
+
+    Close it with :meth:`close` or as a context manager; the thread is a daemon and ends with the
+    interpreter at the latest.
+
+    :param name: name of the thread, for debuggers and ``top -H``.
+    """
+
+    def __init__(self, *, name: str = "aiospin-waiter") -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, not {name!r}")
+        self._name = name
+        self._table = core.Waiter()
+        self._lock = threading.Lock()  # of _thread and _closed
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        _waiters.add(self)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def live(self) -> int:
+        """How many waits it serves now."""
+        return self._table.live
+
+    def submit(
+        self, wait: core.Wait, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
+    ) -> None:
+        """Serve a wait; ``ticket.complete`` is called in the thread when it is over.
+
+        :raises RuntimeError: the waiter is closed.
+        """
+        # The lock decides against a thread that retires at this moment: it either sees this
+        # ticket, or has cleared _thread before.
+        with self._lock:
+            self._table.submit(wait, ticket, deadline_ns, spin_ns, policy.sleep_ns, policy.hardware)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+                self._thread.start()
+
+    def cancel(self, wait: core.Wait) -> bool:
+        """Stop serving a wait. On return nothing looks at its buffer any more.
+
+        :return: True when the cancel won, False when the wait had completed or was not submitted.
+        """
+        return self._table.cancel(wait)
+
+    def close(self) -> None:
+        """End the thread. Waits that it serves never complete: cancel them first. Idempotent."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._table.stop()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_EXIT_JOIN)
+        _waiters.discard(self)
+
+    def __enter__(self) -> Waiter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "running" if self._thread else "idle"
+        return f"<aiospin.Waiter {self._name!r} {state}>"
+
+    def _main(self) -> None:
+        run = self._table.run
+        while (batch := run(_IDLE_NS)) is not None:
+            if batch:
+                _hand_over(batch)
+                del batch
+                continue
+            with self._lock:
+                if self._table.live == 0:
+                    self._thread = None
+                    return
+        with self._lock:
+            self._thread = None
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+        self._table.before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        self._table.after_fork_in_parent()
+        self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._table.after_fork_in_child()
+        self._lock = threading.Lock()
+        self._thread = None
+
+
+def _hand_over(batch: list[tuple[Any, int]]) -> None:
+    """Group completions by loop, so that each loop is woken once."""
+    ports: dict[Port, list[Ticket]] = {}
+    for ticket, status in batch:
+        try:
+            if ticket.complete(status):
+                ports.setdefault(ticket.port, []).append(ticket)
+        except BaseException:  # the thread serves others too and must live on
+            sys.excepthook(*sys.exc_info())
+    for port, tickets in ports.items():
+        try:
+            port.post(tickets)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+
+
+_waiters: weakref.WeakSet[Waiter] = weakref.WeakSet()
+_default: Waiter | None = None
+_default_lock = threading.Lock()
+
+
+def default_waiter() -> Waiter:
+    """The process's own waiter, made on first use."""
+    global _default
+    waiter = _default
+    if waiter is None or waiter._closed:
+        with _default_lock:
+            if _default is None or _default._closed:
+                _default = Waiter()
+            waiter = _default
+    return waiter
+
+
+def close_default_waiter() -> None:
+    """End the default waiter's thread now instead of after its idle time; the next wait starts another."""
+    with _default_lock:
+        waiter = _default
+    if waiter is not None:
+        waiter.close()
+
+
+_held: list[Waiter] = []  # between before_fork and after_fork, so that all see the same waiters
+
+
+def _before_fork() -> None:
+    _default_lock.acquire()
+    _held[:] = _waiters
+    for waiter in _held:
+        waiter._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for waiter in _held:
+        waiter._after_fork_in_parent()
+    _held.clear()
+    _default_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for waiter in _held:
+        waiter._after_fork_in_child()
+    _held.clear()
+    _default_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
+
+
+@atexit.register
+def _close_all() -> None:
+    for waiter in list(_waiters):
+        waiter.close()
