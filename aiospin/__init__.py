@@ -8,6 +8,8 @@
 7
 """
 
+from __future__ import annotations
+
 from importlib.metadata import version
 
 from aiospin._core import Capabilities, Statistics, capabilities, statistics

@@ -10,6 +10,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+__all__ = ["Capabilities", "Statistics", "capabilities", "core", "statistics"]
+
 if TYPE_CHECKING:
     from aiospin import _native as core
 
@@ -48,7 +50,12 @@ if not TYPE_CHECKING:
     else:
         from aiospin import _pure as core
 
-core.select_backend(os.environ.get("AIOSPIN_BACKEND") or None)
+_backend = os.environ.get("AIOSPIN_BACKEND") or None
+try:
+    core.select_backend(_backend)
+except ValueError as error:
+    python = "" if _why_pure else ", python"
+    raise ValueError(f"AIOSPIN_BACKEND={_backend}: {error}{python}") from None
 
 
 @dataclass(frozen=True)

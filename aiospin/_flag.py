@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 class Flag:
     """One element of a buffer, used as a flag, a counter or a sequence number between processes.
 
-    Reading and writing are atomic, with acquire and release: what the writer stored before :meth:`store` is seen by whoever
-    loads that value. The buffer is held, but pinned only during each call, so its shared memory can be closed at any
+    Reading and writing are atomic, with acquire and release: what the writer stored before
+    :meth:`store` is seen by whoever
+    loads that value. The buffer is held, but pinned only during each call, so its shared memory
+    can be closed at any
     time (later calls then raise).
 
     :param buf: any contiguous buffer; writable, for anything but :meth:`load`, :meth:`wait` and :meth:`notify`.
-    :param dtype: a struct code ("I") or NumPy-style name ("uint32") of width 1, 2, 4 or 8; the buffer's own when None.
+    :param dtype: a struct code ("I") or NumPy-style name ("uint32") of width 1, 2, 4 or 8; the
+        buffer's own when None.
     :param offset: bytes from the start of the buffer.
     :raises ValueError: unknown dtype, too short a buffer, or an unaligned element.
     :raises TypeError: no buffer.
@@ -100,7 +103,8 @@ class Flag:
     ) -> Any:
         """Wait until the predicate holds for this word, whose writers call :meth:`notify`.
 
-        Like :func:`aiospin.wait_for_flag` with ``notified=True`` on a buffer of just this element: a predicate without a
+        Like :func:`aiospin.wait_for_flag` with ``notified=True`` on a buffer of just this element:
+        a predicate without a
         dtype means the flag's own, and a callable is given a memoryview of one element.
         """
         deadline_ns = deadline_of(timeout)
@@ -147,7 +151,7 @@ class Flag:
 
     def _target(self, element: memoryview, predicate: Any) -> Target:
         if callable(predicate) and not self._dtype.swapped:
-            element = element.cast(self._dtype.code)
+            element = element.cast(self._dtype.code)  # type: ignore[call-overload]
         return make_target(element, predicate, True, self._dtype)
 
     def __repr__(self) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from aiospin._segment import Segment
 
-# A member that waits asks this often whether the other side still lives: the kernel drops the lock of a process that
+# A member that waits asks this often whether the other side still lives: the kernel drops the lock
+# of a process that
 # dies, but tells nobody. Ten looks a second, 0.02 % of a core through an event loop (benchmarks/idle_cost.py).
 LIVENESS_NS: Final = 100_000_000
 

@@ -10,6 +10,7 @@ from typing_extensions import Buffer
 
 READY: Final[int]
 TIMED_OUT: Final[int]
+STOPPED: Final[int]
 
 FOREVER: Final[int]
 """The deadline that never comes."""
@@ -78,8 +79,8 @@ class Waiter:
         """Wait, without the GIL, for completions: (token, READY or TIMED_OUT) each, at least one. An empty list
         after idle_ns without any ticket; None once stopped."""
 
-    def stop(self) -> None:
-        """Make run() return None, now and ever after. Outstanding tickets are dropped."""
+    def stop(self) -> list[object]:
+        """Make run() return None, now and ever after. The tokens of outstanding tickets, which are dropped."""
 
     def before_fork(self) -> None: ...
     def after_fork_in_parent(self) -> None: ...

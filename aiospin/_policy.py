@@ -20,7 +20,8 @@ class WaitPolicy:
         there "adaptive" and "loop" spin where the wait runs.
     :param max_spin: seconds to spin before parking, at most.
     :param max_sleep: seconds between two looks of a cold wait whose writer does not notify.
-    :param predict: park at once where earlier waits on the same object (a reader, a writer, a Flag) lasted on average more
+    :param predict: park at once where earlier waits on the same object (a reader, a writer, a
+        Flag) lasted on average more
         than twice max_spin, since then the spin is lost for certain.
     :param hardware: use the CPU's wait instructions where there are any, instead of a plain pause loop.
     :raises ValueError: an unknown mode, or seconds that are negative, NaN, or not finite.

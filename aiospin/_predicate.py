@@ -14,7 +14,6 @@ double for float elements (already rounded to their precision).
 
 from __future__ import annotations
 
-import math
 import operator
 import re
 import struct
@@ -110,9 +109,9 @@ def parse_dtype(dtype: object) -> Dtype:
     return found
 
 
-def buffer_dtype(format: str | None, itemsize: int) -> Dtype:
+def buffer_dtype(struct_format: str | None, itemsize: int) -> Dtype:
     """The element type of a buffer, from its own format; the itemsize decides where ctypes' formats lie."""
-    text = format or "B"
+    text = struct_format or "B"
     order, code = (text[0], text[1:]) if text[:1] in tuple("@=<>!") else ("@", text)
     kind = _STRUCT_KINDS.get(code)
     if kind is None or itemsize not in (1, 2, 4, 8):
@@ -130,14 +129,10 @@ def _check_value(op: str, value: object, dtype: Dtype) -> int:
             raise TypeError(f"{op} needs an integer dtype, not {dtype}")
         if not isinstance(value, SupportsFloat) or isinstance(value, (str, bytes)):
             raise TypeError(f"{op} on {dtype} needs a number, not {value!r}")
-        number = float(value)
-        if math.isnan(number):
-            raise ValueError(
-                f"{op}(nan) can never be met sensibly: NaN compares false with everything"
-            )
-        code = {2: "e", 4: "f", 8: "d"}[dtype.width]
+        # "<", because a native "f" turns what does not fit into infinity
+        code = "<" + {2: "e", 4: "f", 8: "d"}[dtype.width]
         try:
-            (number,) = struct.unpack(code, struct.pack(code, number))
+            (number,) = struct.unpack(code, struct.pack(code, float(value)))
         except OverflowError:
             raise ValueError(f"{value!r} does not fit {dtype}") from None
         return int(struct.unpack("<Q", struct.pack("<d", number))[0])
@@ -239,7 +234,7 @@ class Predicate:
             self._programs[key] = program
         return program
 
-    def _combine(self, other: object, symbol: str) -> Predicate:
+    def _combine(self, other: Predicate, symbol: str) -> Predicate:
         if not isinstance(other, Predicate):
             return NotImplemented
         terms = self._terms + other._terms
@@ -289,6 +284,10 @@ def _term(op: str, value: Any, dtype: object, offset: int, elements: Elements) -
         raise ValueError(f"offset must be at least 0 bytes, not {offset}")
     if not isinstance(value, (SupportsIndex, SupportsFloat)) or isinstance(value, (str, bytes)):
         raise TypeError(f"{op} compares with a number, not with {value!r}")
+    if value != value:
+        raise ValueError(
+            f"{op}(nan) can never be met sensibly: NaN compares false with everything"
+        )
     parsed = None if dtype is None else parse_dtype(dtype)
     term = Term(op, value, parsed, offset, elements)
     if parsed is not None:

@@ -16,7 +16,7 @@ from aiospin._segment import READER_BYTE, WRITER_BYTE, BroadcastHandle, Segment
 from aiospin._wait import pause, spend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from aiospin._policy import WaitPolicy
@@ -40,11 +40,14 @@ class ReaderStatistics:
 class BroadcastReader(Member, ObjectReceiveStream[bytes]):
     """A reading end of a broadcast. It gets every message that is published while it is attached.
 
-    Made by :meth:`attach`. Use it from one task or thread at a time, as a context manager, ``with`` or ``async with``, and as
+    Made by :meth:`attach`. Use it from one task or thread at a time, as a context manager,
+    ``with`` or ``async with``, and as
     an asynchronous iterator. A receive that times out or is cancelled loses nothing.
     """
 
     _ring: core.RingReader
+    _receive: Callable[[], bytes | None]  # looked up once
+    _receive_many: Callable[[int], list[bytes]]
 
     def __init__(self) -> None:
         raise TypeError("use BroadcastReader.attach()")
@@ -109,7 +112,8 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
         :raises TimeoutError: none came in that time.
         :raises EndOfStream: the writer closed, and everything was received.
         :raises BrokenResourceError: the writer died, and everything that it published was received.
-        :raises LaggedError: "drop_oldest": messages were overwritten; the next receive goes on at the oldest left.
+        :raises LaggedError: "drop_oldest": messages were overwritten; the next receive goes on at
+            the oldest left.
         :raises LayoutError: the segment was corrupted.
         :raises ClosedResourceError: this reader is closed.
         :raises BusyResourceError: another task is receiving from it.
@@ -189,7 +193,8 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
     def acquire_read(self, timeout: float | None = None) -> ReadSlot:
         """The next message in place: ``with`` or ``async with`` gives a read-only memoryview.
 
-        Leaving the block, by any road, releases the message; until then a writer in "block" mode keeps it. The view is not
+        Leaving the block, by any road, releases the message; until then a writer in "block" mode
+        keeps it. The view is not
         to be used after that. ("drop_oldest" gives a view of a private copy.)
 
         :param timeout: seconds; None waits for ever, 0 looks once.

@@ -4,7 +4,8 @@ A segment is a file in a folder of shared memory, so that a container needs noth
 (the writer, each reader) holds a record lock on one byte of it, far behind its end; the kernel drops the lock
 with the process, so asking for it tells the living from the dead in any PID namespace.
 
-The locks belong to open file descriptions (F_OFD_SETLK). Those are inherited by fork, and a child that kept them would make a
+The locks belong to open file descriptions (F_OFD_SETLK). Those are inherited by fork, and a child
+that kept them would make a
 dead parent look alive, so the child closes them at once. The mapping uses a description of its own, because
 ``mmap`` keeps a duplicate of the descriptor that it is given.
 """

@@ -1,6 +1,7 @@
 """What one wait waits for: a native watch, or a Python callable over a buffer.
 
-A target is made for each wait, is used by the loop's thread (or the blocking caller) and, while it is submitted,
+A target is made for each wait, is used by the loop's thread (or the blocking caller) and, while it
+is submitted,
 by the waiter thread.
 """
 
@@ -11,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from aiospin._core import core
+from aiospin._errors import ClosedResourceError
 from aiospin._predicate import Predicate
 
 if TYPE_CHECKING:
@@ -52,22 +54,25 @@ class Target:
     def submit(
         self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
     ) -> None:
-        waiter.submit(self.wait, ticket, deadline_ns, spin_ns, policy)
+        waiter._submit(self.wait, ticket, deadline_ns, spin_ns, policy)
 
-    def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> bool:
+    def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> bool:  # noqa: ARG002
         """In the waiter thread: is the wait over?"""
         return True
 
     def withdraw(self, waiter: Waiter) -> bool:
         """Take it back from the waiter. False: a Python predicate is running and will complete the ticket."""
-        waiter.cancel(self.wait)
+        waiter._cancel(self.wait)
         return True
 
     def join(self) -> None:
         """Block until no Python predicate is running."""
 
-    def check(self) -> None:
-        """Raise what a Python predicate raised."""
+    def outcome(self, status: int) -> bool:
+        """How the wait ended: READY is True, TIMED_OUT is False; what a Python predicate raised is raised."""
+        if status == core.STOPPED:
+            raise ClosedResourceError("the waiter that served this wait was closed")
+        return status == core.READY
 
     def release(self) -> None:
         """Unpin the buffer."""
@@ -155,11 +160,11 @@ class CallableTarget(Target):
 
     def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int) -> None:
         recheck_ns = min(self._deadline_ns, core.now_ns() + RECHECK_NS)
-        waiter.submit(self.wait, ticket, recheck_ns, spin_ns, self._policy)
+        waiter._submit(self.wait, ticket, recheck_ns, spin_ns, self._policy)
 
     def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> bool:
         with self._idle:
-            if self.withdrawn:
+            if self.withdrawn or status == core.STOPPED:
                 return True
             self._running = True
         over = True
@@ -173,7 +178,11 @@ class CallableTarget(Target):
             if over or self.withdrawn:
                 return True
             # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
-            self._resubmit(waiter, ticket, self._policy.spin_ns if status == core.READY else 0)
+            try:
+                self._resubmit(waiter, ticket, self._policy.spin_ns if status == core.READY else 0)
+            except BaseException as error:  # the waiter was closed meanwhile
+                self._error = error
+                return True
             return False
 
     def withdraw(self, waiter: Waiter) -> bool:
@@ -181,19 +190,21 @@ class CallableTarget(Target):
             self.withdrawn = True
             if self._running:
                 return False
-            waiter.cancel(self.wait)
+            waiter._cancel(self.wait)
             return True
 
     def join(self) -> None:
         with self._idle:
             self._idle.wait_for(lambda: not self._running)
 
-    def check(self) -> None:
-        if self._error is not None:
+    def outcome(self, status: int) -> bool:
+        error, self._error = self._error, None
+        if error is not None:
             try:
-                raise self._error
+                raise error
             finally:
-                self._error = None  # the traceback refers to this frame
+                del error  # its traceback refers to this frame
+        return super().outcome(status)
 
     def release(self) -> None:
         self.wait.release()

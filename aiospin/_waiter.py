@@ -16,9 +16,12 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiospin._core import core
+from aiospin._errors import ClosedResourceError
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from typing_extensions import Self
 
     from aiospin._policy import WaitPolicy
 
@@ -43,7 +46,8 @@ class Ticket(Protocol):
     def port(self) -> Port: ...
 
     def complete(self, status: int) -> bool:
-        """Called in the waiter thread with READY or TIMED_OUT. False: not over, it was submitted again."""
+        """Called in the waiter thread with READY or TIMED_OUT, or by close() with STOPPED.
+        False: not over, it was submitted again."""
 
 
 class Waiter:
@@ -63,7 +67,9 @@ class Waiter:
             raise TypeError(f"name must be a string, not {name!r}")
         self._name = name
         self._table = core.Waiter()
-        self._lock = threading.Lock()  # of _thread and _closed
+        self._lock = (
+            threading.RLock()
+        )  # of _thread and _closed; a signal handler may come in between
         self._thread: threading.Thread | None = None
         self._closed = False
         _waiters.add(self)
@@ -77,22 +83,26 @@ class Waiter:
         """How many waits it serves now."""
         return self._table.live
 
-    def submit(
+    def _submit(
         self, wait: core.Wait, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
     ) -> None:
-        """Serve a wait; ``ticket.complete`` is called in the thread when it is over.
-
-        :raises RuntimeError: the waiter is closed.
-        """
+        """Serve a wait; ``ticket.complete`` is called in the thread when it is over."""
         # The lock decides against a thread that retires at this moment: it either sees this
         # ticket, or has cleared _thread before.
         with self._lock:
+            if self._closed:
+                raise ClosedResourceError(f"the waiter {self._name!r} is closed")
             self._table.submit(wait, ticket, deadline_ns, spin_ns, policy.sleep_ns, policy.hardware)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-                self._thread.start()
+                try:
+                    thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+                    thread.start()
+                except BaseException:  # no more threads to be had: nobody would serve it
+                    self._table.cancel(wait)
+                    raise
+                self._thread = thread
 
-    def cancel(self, wait: core.Wait) -> bool:
+    def _cancel(self, wait: core.Wait) -> bool:
         """Stop serving a wait. On return nothing looks at its buffer any more.
 
         :return: True when the cancel won, False when the wait had completed or was not submitted.
@@ -100,16 +110,16 @@ class Waiter:
         return self._table.cancel(wait)
 
     def close(self) -> None:
-        """End the thread. Waits that it serves never complete: cancel them first. Idempotent."""
+        """End the thread. Waits that it still serves raise ClosedResourceError. Idempotent."""
         with self._lock:
             self._closed = True
             thread = self._thread
-        self._table.stop()
+        _hand_over([(ticket, core.STOPPED) for ticket in self._table.stop()])
         if thread is not None and thread is not threading.current_thread():
             thread.join(_EXIT_JOIN)
         _waiters.discard(self)
 
-    def __enter__(self) -> Waiter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -148,7 +158,7 @@ class Waiter:
 
     def _after_fork_in_child(self) -> None:
         self._table.after_fork_in_child()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread = None
 
 
@@ -169,27 +179,24 @@ def _hand_over(batch: list[tuple[Any, int]]) -> None:
 
 
 _waiters: weakref.WeakSet[Waiter] = weakref.WeakSet()
-_default: Waiter | None = None
+_default: list[Waiter] = []  # at most one
 _default_lock = threading.Lock()
 
 
 def default_waiter() -> Waiter:
     """The process's own waiter, made on first use."""
-    global _default
-    waiter = _default
-    if waiter is None or waiter._closed:
-        with _default_lock:
-            if _default is None or _default._closed:
-                _default = Waiter()
-            waiter = _default
-    return waiter
+    for waiter in _default:
+        if not waiter._closed:
+            return waiter
+    with _default_lock:
+        if not _default or _default[0]._closed:
+            _default[:] = [Waiter()]
+        return _default[0]
 
 
 def close_default_waiter() -> None:
     """End the default waiter's thread now instead of after its idle time; the next wait starts another."""
-    with _default_lock:
-        waiter = _default
-    if waiter is not None:
+    for waiter in _default:
         waiter.close()
 
 

@@ -13,11 +13,12 @@ from anyio.abc import ObjectSendStream
 from aiospin._core import core
 from aiospin._deadline import FOREVER, deadline_of, expired
 from aiospin._errors import WouldBlock
-from aiospin._member import LIVENESS_NS, Member
+from aiospin._member import Member
 from aiospin._segment import READER_BYTE, BroadcastHandle, Segment
 from aiospin._wait import pause, spend, warn_if_on_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Buffer
@@ -56,11 +57,13 @@ class WriterStatistics:
 class BroadcastWriter(Member, ObjectSendStream[Any]):
     """The writing end of a broadcast: one process sends, every reader that is attached gets every message.
 
-    Made by :meth:`create`. Use it from one task or thread at a time, as a context manager, ``with`` or ``async with``;
+    Made by :meth:`create`. Use it from one task or thread at a time, as a context manager,
+    ``with`` or ``async with``;
     closing it ends the stream for its readers, after they have read what was sent, and removes the name.
     """
 
     _ring: core.RingWriter
+    _send: Callable[[Buffer], bool]  # looked up once: it is most of what a send costs
 
     def __init__(self) -> None:
         raise TypeError("use BroadcastWriter.create()")
@@ -79,9 +82,11 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         """Make a broadcast.
 
         :param name: what readers attach to; one is made up when None. That of a writer that died is taken over.
-        :param capacity: bytes for messages not yet read by all, rounded up to a power of two. A message may have half of it.
+        :param capacity: bytes for messages not yet read by all, rounded up to a power of two. A
+            message may have half of it.
         :param max_readers: how many may be attached at once, 1 to 1024.
-        :param overflow: what happens when it is full: "block" makes the writer wait for the slowest reader and loses
+        :param overflow: what happens when it is full: "block" makes the writer wait for the
+            slowest reader and loses
             nothing; "drop_oldest" never waits, and a reader that was too slow gets :exc:`LaggedError`.
         :param mode: permissions of the segment's file; 0o600 is for this user alone.
         :param policy: how the writer waits for room; the process's default when None.
@@ -175,7 +180,8 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     def acquire_write(self, nbytes: int, timeout: float | None = None) -> WriteSlot:
         """Room for one message, to be filled in place: ``with`` or ``async with`` gives a writable memoryview.
 
-        Leaving the block publishes the message; leaving it by an exception publishes nothing. The view is not to be used after
+        Leaving the block publishes the message; leaving it by an exception publishes nothing. The
+        view is not to be used after
         that.
 
         :param nbytes: size of the message.
@@ -201,7 +207,8 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         :raises TimeoutError: fewer came in that time.
         """
         deadline_ns = self._readers_deadline(n, timeout)
-        while not self._enough_readers(n, deadline_ns, timeout):
+        # A poll, because a join knocks only at a writer that waits for room.
+        while not self._enough_readers(n, deadline_ns, timeout):  # noqa: ASYNC110
             await anyio.sleep(_JOIN_POLL)
 
     def wait_for_readers_sync(self, n: int, timeout: float | None = None) -> None:

@@ -86,12 +86,12 @@ class AsyncioLoop:
     ) -> bool:
         loop = asyncio.get_running_loop()
         ticket = AsyncioTicket(self, loop, target, deadline_ns, policy, waiter)
-        if spin_ns and target.sliceable and policy.mode in ("adaptive", "loop"):
-            ticket.spin(spin_ns)
-        else:
-            ticket.hand_over(spin_ns)
         try:
-            ready = await ticket.future
+            if spin_ns and target.sliceable and policy.mode in ("adaptive", "loop"):
+                ticket.spin(spin_ns)
+            else:
+                ticket.hand_over(spin_ns)
+            status = await ticket.future
         except (
             GeneratorExit
         ):  # the coroutine was dropped, perhaps with its loop: no awaiting any more
@@ -102,8 +102,7 @@ class AsyncioLoop:
             if not ticket.withdraw():
                 await ticket.finished()
             raise
-        target.check()
-        return ready
+        return target.outcome(status)
 
 
 class AsyncioTicket:
@@ -134,7 +133,7 @@ class AsyncioTicket:
         waiter: Waiter,
     ) -> None:
         self.port = port
-        self.future: asyncio.Future[bool] = loop.create_future()
+        self.future: asyncio.Future[int] = loop.create_future()
         self._loop = loop
         self._target = target
         self._deadline_ns = deadline_ns
@@ -157,7 +156,7 @@ class AsyncioTicket:
         self._busy_passes = self._busy_passes + 1 if busy else 0
         left = self._spin_until_ns - now
         if self._target.wait.spin(min(SLICE_NS, max(left, 0))):
-            self.future.set_result(True)
+            self.future.set_result(core.READY)
         elif left <= SLICE_NS or self._busy_passes == BUSY_PASSES:
             self._handle = None
             self.hand_over(max(left - SLICE_NS, 0))
@@ -177,7 +176,7 @@ class AsyncioTicket:
 
     def resolve(self) -> None:
         if not self.future.done():
-            self.future.set_result(self._status == core.READY)
+            self.future.set_result(self._status)
 
     def withdraw(self) -> bool:
         """Stop; False: a Python predicate is running right now, wait for finished()."""

@@ -65,9 +65,8 @@ class TrioLoop:
         self, target: Target, deadline_ns: int, spin_ns: int, policy: WaitPolicy, waiter: Waiter
     ) -> bool:
         ticket = TrioTicket(self, target, waiter, trio.lowlevel.current_task())
-        target.submit(waiter, ticket, deadline_ns, spin_ns, policy)
 
-        def abort(raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
+        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
             if target.withdraw(waiter):
                 ticket.task = None
                 return trio.lowlevel.Abort.SUCCEEDED
@@ -75,7 +74,8 @@ class TrioLoop:
             return trio.lowlevel.Abort.FAILED
 
         try:
-            ready: bool = await trio.lowlevel.wait_task_rescheduled(abort)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy)
+            status: int = await trio.lowlevel.wait_task_rescheduled(abort)
         except BaseException:
             # Cancelled cleanly above; anything else is a run that is being torn down.
             target.withdraw(waiter)
@@ -83,8 +83,7 @@ class TrioLoop:
             raise
         if target.withdrawn:
             await trio.lowlevel.checkpoint_if_cancelled()
-        target.check()
-        return ready
+        return target.outcome(status)
 
 
 class TrioTicket:
@@ -110,4 +109,4 @@ class TrioTicket:
     def resolve(self) -> None:
         task, self.task = self.task, None
         if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Value(self._status == core.READY))
+            trio.lowlevel.reschedule(task, outcome.Value(self._status))

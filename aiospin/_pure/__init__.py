@@ -16,12 +16,13 @@ from ._ring_writer import RingWriter
 from ._segment import ring_bytes, ring_create
 from ._tally import statistics
 from ._wait import Wait
-from ._waiter import READY, TIMED_OUT, Waiter
+from ._waiter import READY, STOPPED, TIMED_OUT, Waiter
 from ._word import Word
 
 __all__ = [
     "FOREVER",
     "READY",
+    "STOPPED",
     "TIMED_OUT",
     "RingReader",
     "RingWriter",

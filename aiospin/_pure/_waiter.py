@@ -21,6 +21,7 @@ from ._wait import FIRST_SLEEP_NS, Wait, longest_sleep_ns
 
 READY = 0
 TIMED_OUT = 1
+STOPPED = 3
 
 
 class _Ticket:
@@ -170,12 +171,15 @@ class Waiter:
 
     __del__ = _drop_all
 
-    def stop(self) -> None:
-        """Make run() return None, now and ever after. Outstanding tickets are dropped."""
+    def stop(self) -> list[object]:
+        """Make run() return None, now and ever after. The tokens of outstanding tickets, which
+        are dropped."""
         with self._queue, self._changed:
             self._stopped = True
+            tokens = [ticket.token for ticket in self._tickets.values()]
             self._drop_all()
             self._changed.notify_all()
+            return tokens
 
     def before_fork(self) -> None:
         self._queue.acquire()

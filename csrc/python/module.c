@@ -141,7 +141,8 @@ static int module_exec(PyObject *module) {
         add_type(module, &asp_ring_writer_spec, &state->ring_writer_type) < 0 ||
         add_type(module, &asp_ring_reader_spec, &state->ring_reader_type) < 0 ||
         PyModule_AddIntConstant(module, "READY", ASP_READY) < 0 ||
-        PyModule_AddIntConstant(module, "TIMED_OUT", ASP_TIMED_OUT) < 0)
+        PyModule_AddIntConstant(module, "TIMED_OUT", ASP_TIMED_OUT) < 0 ||
+        PyModule_AddIntConstant(module, "STOPPED", ASP_STOPPED) < 0)
         return -1;
     PyObject *forever = PyLong_FromUnsignedLongLong(ASP_FOREVER);
     int failed = forever ? PyModule_AddObjectRef(module, "FOREVER", forever) : -1;

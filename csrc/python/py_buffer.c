@@ -3,6 +3,20 @@
 
 #include "tally.h"
 
+/* With an exception set, which stays: is a failed request to be blamed on something else than gaps? */
+static bool is_contiguous(PyObject *object) {
+    PyObject *type, *value, *traceback;
+    Py_buffer strided;
+    PyErr_Fetch(&type, &value, &traceback);
+    bool contiguous = true;
+    if (PyObject_GetBuffer(object, &strided, PyBUF_STRIDES) == 0) {
+        contiguous = PyBuffer_IsContiguous(&strided, 'C');
+        PyBuffer_Release(&strided);
+    }
+    PyErr_Restore(type, value, traceback);
+    return contiguous;
+}
+
 int asp_pin(PyObject *object, Py_buffer *pin, bool writable) {
     if (!PyObject_CheckBuffer(object)) {
         PyErr_Format(PyExc_TypeError,
@@ -12,6 +26,11 @@ int asp_pin(PyObject *object, Py_buffer *pin, bool writable) {
     }
     /* PyBUF_SIMPLE would make NumPy and memoryview refuse what is contiguous but has a shape. */
     if (PyObject_GetBuffer(object, pin, writable ? PyBUF_ND | PyBUF_WRITABLE : PyBUF_ND) < 0) {
+        /* Exporters have words of their own for a buffer with gaps, NumPy even its own type of error. */
+        if (is_contiguous(object)) return -1;
+        PyErr_SetString(PyExc_BufferError,
+                        "the buffer is not contiguous: pass a slice without a step, or a contiguous copy "
+                        "(numpy.ascontiguousarray)");
         return -1;
     }
     ASP_COUNT(pinned_buffers, 1);

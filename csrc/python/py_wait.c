@@ -65,7 +65,7 @@ PyObject *asp_py_wait_on(asp_module *module, PyObject *owner, asp_watch *watch) 
     return (PyObject *)self;
 }
 
-static void let_go(asp_py_wait *self) {
+void asp_py_wait_let_go(asp_py_wait *self) {
     if (!self->watch) return;
     self->watch = NULL;
     if (self->owner) {
@@ -82,7 +82,7 @@ static PyObject *wait_release(asp_py_wait *self, PyObject *unused) {
     if (!enter(self)) return NULL;
     /* The package cancels first; while the waiter may look, the memory must stay. */
     bool live = self->ticket.state == ASP_TICKET_LIVE;
-    if (!live) let_go(self);
+    if (!live) asp_py_wait_let_go(self);
     leave(self);
     if (live) {
         PyErr_SetString(PyExc_RuntimeError, "this wait is submitted: cancel it before its release");
@@ -171,13 +171,13 @@ static int wait_traverse(asp_py_wait *self, visitproc visit, void *arg) {
 }
 
 static int wait_clear(asp_py_wait *self) {
-    let_go(self); /* a submitted wait is referenced by its waiter and never comes here */
+    asp_py_wait_let_go(self); /* a submitted wait is referenced by its waiter and never comes here */
     return 0;
 }
 
 static void wait_dealloc(asp_py_wait *self) {
     PyObject_GC_UnTrack((PyObject *)self);
-    let_go(self);
+    asp_py_wait_let_go(self);
     asp_free_object((PyObject *)self);
 }
 

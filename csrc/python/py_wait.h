@@ -23,6 +23,9 @@ typedef struct asp_py_wait {
     uint32_t busy; /* a thread is inside a method; pairs with itself */
 } asp_py_wait;
 
+/* Unpin, whatever the state of the ticket: for the child of a fork, where nobody looks any more. */
+void asp_py_wait_let_go(asp_py_wait *self);
+
 /* A Wait on a watch that belongs to owner (strong). */
 PyObject *asp_py_wait_on(asp_module *module, PyObject *owner, asp_watch *watch);
 

@@ -126,19 +126,26 @@ static PyObject *waiter_run(asp_py_waiter *self, PyObject *argument) {
     }
 }
 
-static void drop_all(asp_py_waiter *self) {
+/* Drop every ticket. The tokens go into the list where there is one. */
+static int drop_all(asp_py_waiter *self, PyObject *tokens, bool unpin) {
+    int failed = 0;
     void *token;
     for (asp_ticket *ticket; (ticket = asp_waiter_drop(self->waiter, &token));) {
+        if (tokens && PyList_Append(tokens, (PyObject *)token) < 0) failed = -1;
+        if (unpin) asp_py_wait_let_go(wait_of(ticket));
         Py_DECREF((PyObject *)token);
         Py_DECREF((PyObject *)wait_of(ticket));
     }
+    return failed;
 }
 
 static PyObject *waiter_stop(asp_py_waiter *self, PyObject *unused) {
     (void)unused;
+    PyObject *tokens = PyList_New(0);
+    if (!tokens) return NULL;
     asp_waiter_stop(self->waiter);
-    drop_all(self);
-    Py_RETURN_NONE;
+    if (drop_all(self, tokens, false) < 0) Py_CLEAR(tokens);
+    return tokens;
 }
 
 static PyObject *waiter_before_fork(asp_py_waiter *self, PyObject *unused) {
@@ -156,7 +163,8 @@ static PyObject *waiter_after_fork_in_parent(asp_py_waiter *self, PyObject *unus
 static PyObject *waiter_after_fork_in_child(asp_py_waiter *self, PyObject *unused) {
     (void)unused;
     asp_waiter_after_fork_in_child(self->waiter);
-    drop_all(self);
+    /* The frames that wait were copied too and hold their waits for ever: unpin for them. */
+    drop_all(self, NULL, true);
     Py_RETURN_NONE;
 }
 
@@ -167,7 +175,7 @@ static PyObject *waiter_live(asp_py_waiter *self, void *unused) {
 
 static void waiter_dealloc(asp_py_waiter *self) {
     if (self->waiter) {
-        drop_all(self);
+        drop_all(self, NULL, false);
         asp_waiter_free(self->waiter);
     }
     asp_free_object((PyObject *)self);
