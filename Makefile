@@ -70,6 +70,11 @@ debug: $(VENV)/.run ## the same with assertions and without optimisation
 demo: build ## an engine broadcasts to asyncio, uvloop and trio programs, live
 	@$(PY) -m aiospin demo $(ARGS)
 
+.PHONY: bench
+bench: build ## what waiting costs on this machine, in time and in CPU; ten minutes
+	@$(PY) benchmarks/wake_latency.py
+	@$(PY) benchmarks/idle_cost.py
+
 # ---- checks ----
 
 .PHONY: test lint typecheck
@@ -136,7 +141,7 @@ asan: native-asan $(VENV)/.dev ## the C tests and the suite under AddressSanitiz
 wheels: dist/.built ## the sdist and the wheels for every Python of this machine, in dist/
 
 # folders too, so that a deleted file counts
-PACKAGED := $(shell find aiospin csrc docs examples tests tools ! -path '*/__pycache__*' ! -name '*.so' 2> /dev/null)
+PACKAGED := $(shell find aiospin benchmarks csrc docs examples tests tools ! -path '*/__pycache__*' ! -name '*.so' 2> /dev/null)
 dist/.built: $(VENV)/.dev pyproject.toml setup.py MANIFEST.in README.md CHANGELOG.md LICENSE $(PACKAGED)
 	@$(PY) tools/wheels.py build dist
 	@touch $@
@@ -148,7 +153,7 @@ check-wheels: dist/.built ## audit the wheels, and run the suite from them on ev
 .PHONY: clean distclean
 clean: ## remove what was built
 	@rm -rf build dist *.egg-info aiospin/*.so $(VENV)/.built
-	@find aiospin examples tests tools -name __pycache__ -prune -exec rm -rf {} + 2> /dev/null || true
+	@find aiospin benchmarks examples tests tools -name __pycache__ -prune -exec rm -rf {} + 2> /dev/null || true
 
 distclean: clean ## and the virtual environment and the tools' caches
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -9,9 +9,10 @@ Three variables change what is built:
 ``AIOSPIN_SANITIZE=address,undefined`` (or ``thread``)
     instrumented by the compiler's sanitizers.
 
-One build against the limited API of 3.11 serves that version and all later ones. 3.10 has no
-``Py_buffer`` in its limited API and free-threaded Pythons have no limited API at all, so each of
-those gets a build of its own.
+One build against the limited API serves the Python that compiles, 3.11 at least, and all later
+ones; not earlier ones, whatever API is asked for: since 3.12 the headers hand None out without
+counting the reference, on which 3.11 aborts. 3.10 has no ``Py_buffer`` in its limited API and
+free-threaded Pythons have no limited API at all, so each of those gets a build of its own.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def native() -> Extension:
         compile_args += [flag, "-fno-sanitize-recover=all"]
         link_args.append(flag)
     if LIMITED_API:
-        macros.append(("Py_LIMITED_API", "0x030B0000"))
+        macros.append(("Py_LIMITED_API", f"0x03{sys.version_info[1]:02X}0000"))
 
     return Extension(
         "aiospin._native",
@@ -128,5 +129,7 @@ NO_EXT = switch("AIOSPIN_NO_EXT")
 setup(
     ext_modules=[] if NO_EXT else [native()],
     cmdclass={"build_ext": BuildExt},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API and not NO_EXT else {},
+    options={"bdist_wheel": {"py_limited_api": f"cp3{sys.version_info[1]}"}}
+    if LIMITED_API and not NO_EXT
+    else {},
 )

@@ -26,7 +26,7 @@ SUBCOMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    :return: the exit status: 0, 1 when something went wrong, 2 for arguments that make no sense.
+    :return: the exit status: 0; 1 when something went wrong; 2 for arguments that make no sense.
     """
     parser = argparse.ArgumentParser(
         prog="aiospin", description="Await shared memory: see what it does here."
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130  # what a shell reports for a program that Ctrl-C ended
     except BrokenPipeError:
         # Whoever read our output has had enough; Python's own flush at exit must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -35,4 +35,4 @@ def deadline_of(timeout: float | None) -> int:
 
 def expired(what: str, timeout: float | None) -> TimeoutError:
     """The error of a wait whose deadline passed."""
-    return TimeoutError(f"{what} within {timeout:g} s" if timeout else f"{what} just now")
+    return TimeoutError(f"{what} within {float(timeout):g} s" if timeout else f"{what} just now")

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from aiospin._core import core
 from aiospin._errors import ClosedResourceError
-from aiospin._policy import WaitPolicy, resolve
-from aiospin._target import Target
+from aiospin._target import RecheckedTarget
 from aiospin._wait import spin_budget, suspend, warn_if_on_loop
 
 if TYPE_CHECKING:
@@ -19,12 +19,37 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from aiospin._policy import WaitPolicy
     from aiospin._segment import Segment
 
 # A member that waits asks this often whether the other side still lives: the kernel drops the lock
 # of a process that
-# dies, but tells nobody. Ten looks a second, 0.02 % of a core through an event loop (benchmarks/idle_cost.py).
+# dies, but tells nobody. Ten looks a second, about 0.2 % of a core of a small VM (benchmarks/idle_cost.py).
 LIVENESS_NS: Final = 100_000_000
+
+
+class _MemberTarget(RecheckedTarget):
+    """The ring's next move, and between two looks at it the question whether the other side still lives."""
+
+    __slots__ = ("_member",)
+
+    recheck_ns = LIVENESS_NS
+
+    def __init__(self, member: Member) -> None:
+        super().__init__(member._ring.wait)
+        self._member = weakref.ref(member)  # no cycle: a dropped member closes at once
+
+    def recheck(self, woken: bool) -> bool:
+        if woken:
+            return True
+        member = self._member()
+        if member is None:
+            return True
+        with member._lock:
+            if member._closed:
+                return True  # the operation itself says that it is closed
+            member._keep_waiting()
+        return False
 
 
 class Member:
@@ -32,12 +57,16 @@ class Member:
 
     _ring: core.RingWriter | core.RingReader
 
-    def __init__(self, segment: Segment, policy: WaitPolicy | None) -> None:
+    def __init__(self, segment: Segment, policy: WaitPolicy) -> None:
         self._segment = segment
-        self._policy = resolve(policy)
-        self._target = Target(self._ring.wait)
+        self._policy = policy
+        self._target = _MemberTarget(self)
+        # Between close() and a wait, whose two ends and whose questions about the peer may be in another thread.
+        self._lock = threading.RLock()
         self._closed = False
         self._waiting = False
+        self._next_question_ns = 0
+        self._waiting_since_ns = 0
         _members.add(self)
 
     @property
@@ -53,72 +82,71 @@ class Member:
         """The other side did not move for a while: does it live?"""
         raise NotImplementedError
 
+    def _keep_waiting(self) -> None:
+        """A wait has lasted another LIVENESS_NS."""
+        self._check_peer()
+
     def _say_goodbye(self) -> None:
         """Tell the other side, while the ring is still there."""
         raise NotImplementedError
 
     async def _until_ready(self, deadline_ns: int) -> bool:
         """Suspend until the ring may let us go on. False: the deadline passed."""
-        self._ring.suspend()
-        self._waiting = True
+        self._begin_waiting()
         try:
             if self._target.look():
                 return True
-            spin = True
-            while deadline_ns:
-                tick_ns = min(deadline_ns, core.now_ns() + LIVENESS_NS)
-                if await suspend(self._target, tick_ns, self._policy, spin=spin):
-                    return True
-                if self._closed:
-                    return True  # the operation itself says that it is closed
-                self._check_peer()
-                if tick_ns == deadline_ns:
-                    break
-                spin = False
-            return False
+            if not deadline_ns:
+                self._ask_after_peer()
+            return bool(deadline_ns) and await suspend(self._target, deadline_ns, self._policy)
         finally:
             self._stop_waiting()
 
     def _until_ready_sync(self, deadline_ns: int, function: str, instead: str) -> bool:
         """The blocking form of _until_ready; the names are for the warning on a loop's thread."""
         if deadline_ns:
-            warn_if_on_loop(function, instead)
-        self._ring.suspend()
-        self._waiting = True
+            warn_if_on_loop(function, instead, depth=1)
+        self._begin_waiting()
         try:
             if self._target.look():
                 return True
+            if not deadline_ns:
+                self._ask_after_peer()
             spin_ns = spin_budget(self._target, self._policy)
-            while deadline_ns:
-                tick_ns = min(deadline_ns, core.now_ns() + LIVENESS_NS)
-                if self._target.run(tick_ns, spin_ns, self._policy):
-                    return True
-                if self._closed:
-                    return True
-                self._check_peer()
-                if tick_ns == deadline_ns:
-                    break
-                spin_ns = 0
-            return False
+            return bool(deadline_ns) and self._target.run(deadline_ns, spin_ns, self._policy)
         finally:
             self._stop_waiting()
 
+    def _begin_waiting(self) -> None:
+        with self._lock:
+            self._ring.suspend()
+            self._waiting = True
+            self._waiting_since_ns = core.now_ns()
+
     def _stop_waiting(self) -> None:
-        self._waiting = False
-        if self._closed:
-            self._let_go()
-        else:
-            self._ring.resume()
+        with self._lock:
+            self._waiting = False
+            if self._closed:
+                self._let_go()
+            else:
+                self._ring.resume()
+
+    def _ask_after_peer(self) -> None:
+        """For those who only look, again and again: a dead peer is noticed as soon as by those who wait."""
+        now_ns = core.now_ns()
+        if now_ns >= self._next_question_ns:
+            self._next_question_ns = now_ns + LIVENESS_NS
+            with self._lock:
+                self._check_peer()
 
     def close(self) -> None:
         """Close this side. A task or thread that waits on it gets ClosedResourceError, within a tenth of a second."""
-        if self._closed:
-            return
-        self._closed = True
-        _members.discard(self)
-        try:
+        with self._lock:
+            if self._closed:
+                return
             self._say_goodbye()
-        finally:
+            self._closed = True
+            _members.discard(self)
             self._segment.drop_lock()
             if not self._waiting:
                 self._let_go()
@@ -129,8 +157,8 @@ class Member:
 
     def _forget(self) -> None:
         """In the child of a fork: it is the parent's. Say nothing to anybody, and refuse to be used."""
+        self._lock = threading.RLock()
         self._closed = True
-        self._segment.drop_lock()
         self._let_go()
 
     def _ensure_open(self) -> None:
@@ -140,6 +168,9 @@ class Member:
     async def aclose(self) -> None:
         """close(), for ``async with``."""
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
 
     def __enter__(self) -> Self:
         self._ensure_open()

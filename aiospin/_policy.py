@@ -28,10 +28,10 @@ class WaitPolicy:
     """
 
     mode: Mode = "adaptive"
-    # The ski-rental bound: as long as a park costs (25 to 60 us from publish to resumed coroutine
+    # The ski-rental bound: about as long as a park costs (40 to 95 us from publish to resumed coroutine
     # through the waiter thread, benchmarks/wake_latency.py), so a wait never costs twice the cheaper choice.
     max_spin: float = 50e-6
-    # 1,000 looks a second cost about 0.5 % of a core (benchmarks/idle_cost.py).
+    # 1,000 looks a second cost about 2 % of a core of a small VM (benchmarks/idle_cost.py).
     max_sleep: float = 1e-3
     predict: bool = True
     hardware: bool = True

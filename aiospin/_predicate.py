@@ -285,9 +285,7 @@ def _term(op: str, value: Any, dtype: object, offset: int, elements: Elements) -
     if not isinstance(value, (SupportsIndex, SupportsFloat)) or isinstance(value, (str, bytes)):
         raise TypeError(f"{op} compares with a number, not with {value!r}")
     if value != value:
-        raise ValueError(
-            f"{op}(nan) can never be met sensibly: NaN compares false with everything"
-        )
+        raise ValueError(f"{op}(nan) can never be met sensibly: NaN compares false with everything")
     parsed = None if dtype is None else parse_dtype(dtype)
     term = Term(op, value, parsed, offset, elements)
     if parsed is not None:

@@ -12,6 +12,7 @@ from aiospin._core import core
 from aiospin._deadline import FOREVER, deadline_of, expired
 from aiospin._errors import AiospinError, BrokenResourceError, EndOfStream, WouldBlock
 from aiospin._member import Member
+from aiospin._policy import resolve
 from aiospin._segment import READER_BYTE, WRITER_BYTE, BroadcastHandle, Segment
 from aiospin._wait import pause, spend
 
@@ -68,6 +69,7 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
         name = (
             handle_or_name.name if isinstance(handle_or_name, BroadcastHandle) else handle_or_name
         )
+        policy = resolve(policy)
         segment = Segment.attach(name)
         self = cls.__new__(cls)
         try:
@@ -92,7 +94,7 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
 
     @property
     def published_ns(self) -> int:
-        """When the message last received was published, CLOCK_MONOTONIC ns (``time.monotonic_ns``); 0 before the first."""
+        """When the message last received was published, in ``time.monotonic_ns()``; 0 before the first."""
         return self._ring.published_ns
 
     def statistics(self) -> ReaderStatistics:
@@ -133,6 +135,7 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
         """
         message = self._receive()
         if message is None:
+            self._ask_after_peer()
             raise WouldBlock
         return message
 
@@ -165,6 +168,7 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
         _check_batch(max_messages)
         messages = self._receive_many(max_messages)
         if not messages:
+            self._ask_after_peer()
             raise WouldBlock
         return messages
 
@@ -206,7 +210,7 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
 
     def _check_peer(self) -> None:
         # The look comes after: what a dying writer published is read before its death is told.
-        if not self._segment.alive(WRITER_BYTE) and not self._target.look():
+        if not self._segment.alive(WRITER_BYTE) and not self._target.wait.spin(0):
             raise BrokenResourceError(f"the writer of the broadcast {self.name!r} died")
 
     def _say_goodbye(self) -> None:

@@ -56,9 +56,9 @@ class Target:
     ) -> None:
         waiter._submit(self.wait, ticket, deadline_ns, spin_ns, policy)
 
-    def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> bool:  # noqa: ARG002
-        """In the waiter thread: is the wait over?"""
-        return True
+    def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> int | None:  # noqa: ARG002
+        """In the waiter thread: how the wait ended, or None: it goes on, submitted again."""
+        return status
 
     def withdraw(self, waiter: Waiter) -> bool:
         """Take it back from the waiter. False: a Python predicate is running and will complete the ticket."""
@@ -79,111 +79,80 @@ class Target:
         self.wait.release()
 
 
-class CallableTarget(Target):
-    """A Python callable, called at the start and whenever the buffer's bytes have changed."""
+class RecheckedTarget(Target):
+    """A watch that Python looks after: whenever it is ready, and every ``recheck_ns`` besides.
 
-    __slots__ = (
-        "_deadline_ns",
-        "_error",
-        "_function",
-        "_idle",
-        "_policy",
-        "_result",
-        "_running",
-        "_view",
-        "withdrawn",
-    )
+    The recheck runs in the thread that waits. One that runs in the waiter thread may be using the buffer, so a
+    wait that is given up meanwhile ends only when it has returned.
+    """
 
-    sliceable = False
+    __slots__ = ("_deadline_ns", "_error", "_idle", "_policy", "_running", "withdrawn")
 
-    def __init__(
-        self,
-        buf: Any,
-        function: Callable[..., Any],
-        notified: bool = False,
-        takes_buffer: bool | None = None,
-    ) -> None:
-        if takes_buffer is None:
-            takes_buffer = _takes_argument(function)
-        # The snapshot is taken before the first call, so that no change between the two is missed.
-        super().__init__(core.Wait(buf, None, notified))
-        self._view = memoryview(buf) if takes_buffer else None
-        self._function = function
+    recheck_ns: int
+
+    def __init__(self, wait: core.Wait) -> None:
+        super().__init__(wait)
         self._idle = threading.Condition()  # guards the two below; told when _running ends
-        self._running = False  # the waiter thread is calling the function
+        self._running = False  # the waiter thread is in recheck()
         self.withdrawn = False  # the wait was given up
-        self._result: Any = None
         self._error: BaseException | None = None
 
-    def _call(self) -> bool:
-        result = self._function() if self._view is None else self._function(self._view)
-        if inspect.isawaitable(result):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise TypeError(
-                f"the predicate {self._function!r} returned an awaitable; it must be a plain function "
-                "whose result is true or false"
-            )
-        try:
-            true = bool(result)
-        except Exception as error:
-            raise TypeError(
-                f"the predicate {self._function!r} returned {result!r}, which is neither true nor false ({error})"
-            ) from error
-        if true:
-            self._result = result
-        return true
-
-    def look(self) -> bool:
-        # Again when bytes changed during the call: the second look brings the snapshot up to date.
-        return self._call() or (self.wait.look() and self._call())
-
-    @property
-    def result(self) -> Any:
-        return self._result
+    def recheck(self, woken: bool) -> bool:
+        """Is the wait over? ``woken``: the watch is ready; otherwise only time has passed."""
+        raise NotImplementedError
 
     def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
         while True:
-            recheck_ns = min(deadline_ns, core.now_ns() + RECHECK_NS)
-            changed = self.wait.run(recheck_ns, spin_ns, policy.sleep_ns, policy.hardware)
-            if self._call():
+            until_ns = min(deadline_ns, core.now_ns() + self.recheck_ns)
+            woken = self.wait.run(until_ns, spin_ns, policy.sleep_ns, policy.hardware)
+            if self.recheck(woken):
                 return True
-            if not changed and recheck_ns == deadline_ns:
-                return False
+            if not woken:
+                if until_ns == deadline_ns:
+                    return False
+                spin_ns = 0
 
     def submit(
         self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
     ) -> None:
         self._deadline_ns = deadline_ns
         self._policy = policy
+        self.withdrawn = False
+        self._error = None
         self._resubmit(waiter, ticket, spin_ns)
 
     def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int) -> None:
-        recheck_ns = min(self._deadline_ns, core.now_ns() + RECHECK_NS)
-        waiter._submit(self.wait, ticket, recheck_ns, spin_ns, self._policy)
+        until_ns = min(self._deadline_ns, core.now_ns() + self.recheck_ns)
+        waiter._submit(self.wait, ticket, until_ns, spin_ns, self._policy)
 
-    def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> bool:
+    def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> int | None:
         with self._idle:
             if self.withdrawn or status == core.STOPPED:
-                return True
+                return status
             self._running = True
-        over = True
+        outcome: int | None = None
         try:
-            over = self._call() or (status == core.TIMED_OUT and core.now_ns() >= self._deadline_ns)
+            if self.recheck(status == core.READY):
+                outcome = core.READY
+            elif status == core.TIMED_OUT and core.now_ns() >= self._deadline_ns:
+                outcome = core.TIMED_OUT
         except BaseException as error:
             self._error = error
+            outcome = core.READY
         with self._idle:
             self._running = False
             self._idle.notify_all()
-            if over or self.withdrawn:
-                return True
+            if outcome is not None:
+                return outcome
+            if self.withdrawn:  # type: ignore[redundant-expr, unused-ignore]  # by another thread, meanwhile
+                return core.READY
             # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
             try:
                 self._resubmit(waiter, ticket, self._policy.spin_ns if status == core.READY else 0)
             except BaseException as error:  # the waiter was closed meanwhile
                 self._error = error
-                return True
-            return False
+                return core.READY
+            return None
 
     def withdraw(self, waiter: Waiter) -> bool:
         with self._idle:
@@ -205,6 +174,57 @@ class CallableTarget(Target):
             finally:
                 del error  # its traceback refers to this frame
         return super().outcome(status)
+
+
+class CallableTarget(RecheckedTarget):
+    """A Python callable, called at the start and whenever the buffer's bytes have changed."""
+
+    __slots__ = ("_function", "_result", "_view")
+
+    sliceable = False
+    recheck_ns = RECHECK_NS
+
+    def __init__(
+        self,
+        buf: Any,
+        function: Callable[..., Any],
+        notified: bool = False,
+        takes_buffer: bool | None = None,
+    ) -> None:
+        if takes_buffer is None:
+            takes_buffer = _takes_argument(function)
+        # The snapshot is taken before the first call, so that no change between the two is missed.
+        super().__init__(core.Wait(buf, None, notified))
+        self._view = memoryview(buf) if takes_buffer else None
+        self._function = function
+        self._result: Any = None
+
+    def look(self) -> bool:
+        # Again when bytes changed during the call: the second look brings the snapshot up to date.
+        return self.recheck(True) or (self.wait.look() and self.recheck(True))
+
+    def recheck(self, woken: bool) -> bool:  # noqa: ARG002 - it is called either way
+        result = self._function() if self._view is None else self._function(self._view)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError(
+                f"the predicate {self._function!r} returned an awaitable; it must be a plain function "
+                "whose result is true or false"
+            )
+        try:
+            true = bool(result)
+        except Exception as error:
+            raise TypeError(
+                f"the predicate {self._function!r} returned {result!r}, which is neither true nor false ({error})"
+            ) from error
+        if true:
+            self._result = result
+        return true
+
+    @property
+    def result(self) -> Any:
+        return self._result
 
     def release(self) -> None:
         self.wait.release()

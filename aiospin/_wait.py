@@ -77,13 +77,16 @@ def spin_budget(target: Target, policy: WaitPolicy) -> int:
     return target.wait.grace(spin_ns) if spin_ns and policy.predict else spin_ns
 
 
-def warn_if_on_loop(function: str, instead: str) -> None:
-    """A blocking wait that has to wait holds up every task of the loop that runs in this thread."""
+def warn_if_on_loop(function: str, instead: str, depth: int = 0) -> None:
+    """A blocking wait that has to wait holds up every task of the loop that runs in this thread.
+
+    :param depth: calls between the public function and the caller of this one.
+    """
     if on_loop_thread():
         warnings.warn(
             f"{function} blocks the event loop that runs in this thread: use {instead}",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=3 + depth,
         )
 
 
@@ -140,6 +143,7 @@ async def wait_for_flag(
         return target.result
     finally:
         target.release()
+        del buf  # else the traceback of an error would keep a slice made for this call alive
 
 
 def wait_for_flag_sync(
@@ -168,6 +172,7 @@ def wait_for_flag_sync(
         return target.result
     finally:
         target.release()
+        del buf  # else the traceback of an error would keep a slice made for this call alive
 
 
 def spinloop(buffer: Buffer, callback: Callable[[], Any], timeout: float = 0.0) -> bool:
@@ -188,3 +193,4 @@ def spinloop(buffer: Buffer, callback: Callable[[], Any], timeout: float = 0.0) 
         return target.look() or target.run(deadline_ns, policy.spin_ns, policy)
     finally:
         target.release()
+        del buffer

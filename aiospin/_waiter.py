@@ -111,10 +111,15 @@ class Waiter:
 
     def close(self) -> None:
         """End the thread. Waits that it still serves raise ClosedResourceError. Idempotent."""
+        self._end(tell=True)
+
+    def _end(self, tell: bool) -> None:
         with self._lock:
             self._closed = True
             thread = self._thread
-        _hand_over([(ticket, core.STOPPED) for ticket in self._table.stop()])
+        tickets = self._table.stop()
+        if tell:
+            _hand_over([(ticket, core.STOPPED) for ticket in tickets])
         if thread is not None and thread is not threading.current_thread():
             thread.join(_EXIT_JOIN)
         _waiters.discard(self)
@@ -234,5 +239,6 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _close_all() -> None:
+    # Loops that still run now do so in daemon threads: they end with the process, and not with an error.
     for waiter in list(_waiters):
-        waiter.close()
+        waiter._end(tell=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from aiospin._core import core
 from aiospin._deadline import FOREVER, deadline_of, expired
 from aiospin._errors import WouldBlock
 from aiospin._member import Member
+from aiospin._policy import resolve
 from aiospin._segment import READER_BYTE, BroadcastHandle, Segment
 from aiospin._wait import pause, spend, warn_if_on_loop
 
@@ -29,7 +31,10 @@ Overflow = Literal["block", "drop_oldest"]
 
 MIN_CAPACITY: Final = 4096  # bytes, a page: ASP_RING_MIN_CAPACITY
 MAX_READERS: Final = 1024  # ASP_RING_MAX_READERS
+PATIENCE_NS: Final = 1_000_000_000  # a writer that waits longer for room says whom it waits for
 _JOIN_POLL: Final = 1e-3  # seconds between two counts of the readers while a program starts up
+
+_log: Final = logging.getLogger("aiospin")
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     """
 
     _ring: core.RingWriter
+    _named_wait_ns = 0  # the beginning of the wait that was logged last
     _send: Callable[[Buffer], bool]  # looked up once: it is most of what a send costs
 
     def __init__(self) -> None:
@@ -99,6 +105,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         capacity = _integer("capacity", capacity, 1, 1 << 46)
         max_readers = _integer("max_readers", max_readers, 1, MAX_READERS)
         mode = _integer("mode", mode, 0, 0o777)
+        policy = resolve(policy)
         capacity = max(MIN_CAPACITY, 1 << (capacity - 1).bit_length())
         segment, temporary = Segment.create(name, core.ring_bytes(capacity, max_readers), mode)
         self = cls.__new__(cls)
@@ -136,12 +143,13 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
 
     def statistics(self) -> WriterStatistics:
         """How much was sent, and who is reading."""
-        self._ensure_open()
-        return WriterStatistics(
-            messages=self._ring.sequence,
-            capacity=self._ring.capacity,
-            readers=tuple(ReaderState(*row) for row in self._ring.readers()),
-        )
+        with self._lock:
+            self._ensure_open()
+            return WriterStatistics(
+                messages=self._ring.sequence,
+                capacity=self._ring.capacity,
+                readers=tuple(ReaderState(*row) for row in self._ring.readers()),
+            )
 
     # ---- sending ----
 
@@ -168,6 +176,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         :raises WouldBlock: there is none just now.
         """
         if not self._send(item):
+            self._ask_after_peer()
             raise WouldBlock
 
     def send_sync(self, item: Buffer, timeout: float | None = None) -> None:
@@ -227,11 +236,12 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         return deadline_of(timeout)
 
     def _enough_readers(self, n: int, deadline_ns: int, timeout: float | None) -> bool:
-        self._ensure_open()
-        attached = self._ring.active_readers()
-        if attached >= n:
-            self._check_peer()  # of those, some may be dead
+        with self._lock:
+            self._ensure_open()
             attached = self._ring.active_readers()
+            if attached >= n:
+                self._check_peer()  # of those, some may be dead
+                attached = self._ring.active_readers()
         if attached < n and core.now_ns() >= deadline_ns:
             raise expired(f"only {attached} of {n} readers attached to {self.name!r}", timeout)
         return attached >= n
@@ -242,6 +252,21 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
             if self._segment.lock(READER_BYTE + slot):
                 self._ring.evict(slot)
                 self._segment.unlock(READER_BYTE + slot)
+
+    def _keep_waiting(self) -> None:
+        self._check_peer()
+        waited_ns = core.now_ns() - self._waiting_since_ns
+        if waited_ns < PATIENCE_NS or self._named_wait_ns == self._waiting_since_ns:
+            return
+        self._named_wait_ns = self._waiting_since_ns  # once per wait
+        if slowest := self._ring.slowest():
+            _log.warning(
+                "the writer of the broadcast %r has waited %.1f s for room: the reader in slot %d, "
+                "with pid %d, is %d bytes behind",
+                self.name,
+                waited_ns / 1e9,
+                *slowest,
+            )
 
     def _say_goodbye(self) -> None:
         self._ring.close()

@@ -1,4 +1,4 @@
-"""What the tests of the broadcast share: loops, child processes that are told what to do, numbered messages."""
+"""What the tests of the broadcast share: child processes that are told what to do, numbered messages."""
 
 from __future__ import annotations
 
@@ -8,49 +8,24 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
+import anyio.lowlevel
+from support import COMPILED, PATIENCE, environment
 
 import aiospin
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
     from typing_extensions import Self
 
-LOOPS: Final = ("asyncio", "uvloop", "trio")
-PURE: Final = os.environ.get("AIOSPIN_NO_EXT") == "1"
-PATIENCE: Final = 20.0  # seconds after which something that must happen is said not to
-
-
-def run(loop: str, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    """Run an async function on one of LOOPS; a hang is a TimeoutError."""
-
-    async def limited() -> Any:
-        with anyio.fail_after(PATIENCE):
-            return await function(*args)
-
-    if loop == "trio":
-        return anyio.run(limited, backend="trio")
-    options = {"use_uvloop": loop == "uvloop"}
-    return anyio.run(limited, backend="asyncio", backend_options=options)
+SHM: Final = "/dev/shm/aiospin-"
 
 
 def scaled(count: int, pure: int) -> int:
     """So many for the compiled core, fewer for the stand-in."""
-    return pure if PURE else count
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Block until something that other threads or processes do is done."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{condition} did not come true"
-        time.sleep(0.0005)
+    return count if COMPILED else pure
 
 
 def waits(end: aiospin.BroadcastReader | aiospin.BroadcastWriter) -> bool:
@@ -96,9 +71,14 @@ def fill(writer: aiospin.BroadcastWriter, message: bytes = b"x" * 32) -> int:
 
 
 def make_message(number: int, size: int) -> bytes:
-    """``size`` bytes and a head: the number, and a checksum of all that follows it."""
-    body = number.to_bytes(8, "little") + random.Random(number).randbytes(size)
-    return zlib.crc32(body).to_bytes(4, "little") + body
+    """A message with ``size`` bytes that depend on its number."""
+    return numbered(number, random.Random(number).randbytes(size))
+
+
+def numbered(number: int, body: bytes) -> bytes:
+    """A message: the checksum of all that follows, the number, the body."""
+    rest = number.to_bytes(8, "little") + body
+    return zlib.crc32(rest).to_bytes(4, "little") + rest
 
 
 def number_of(message: bytes | memoryview) -> int:
@@ -108,30 +88,6 @@ def number_of(message: bytes | memoryview) -> int:
     """
     assert zlib.crc32(message[4:]) == int.from_bytes(message[:4], "little"), "torn"
     return int.from_bytes(message[4:12], "little")
-
-
-class Thread(threading.Thread):
-    """A thread whose exception comes out of join()."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        super().__init__(daemon=True)
-        self._function = function
-        self._error: BaseException | None = None
-        self.result: Any = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.result = self._function()
-        except BaseException as error:
-            self._error = error
-
-    def finish(self) -> Any:
-        self.join(PATIENCE)
-        assert not self.is_alive(), "the thread hangs"
-        if self._error is not None:
-            raise self._error
-        return self.result
 
 
 # ---- child processes ----
@@ -158,19 +114,13 @@ class Child:
     """
 
     def __init__(self, code: str, *args: object, pure: bool | None = None) -> None:
-        environment = dict(os.environ)
-        folder = os.path.dirname(__file__)
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, (folder, environment.get("PYTHONPATH")))
-        )
-        if pure is not None:
-            environment["AIOSPIN_NO_EXT"] = "1" if pure else "0"
+        extra = {} if pure is None else {"AIOSPIN_NO_EXT": "1" if pure else ""}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PRELUDE + code, *map(str, args)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=environment(PYTHONPATH=os.path.dirname(__file__), **extra),
         )
         self.pid = self._process.pid
         self._buffer = b""
@@ -232,7 +182,6 @@ class Child:
         return (self._buffer + out).decode()
 
 
-def segments() -> Iterator[str]:
-    """The files of all segments, temporary ones too."""
-    folder = "/dev/shm"
-    return (name for name in os.listdir(folder) if "aiospin-" in name)
+def segments() -> set[str]:
+    """The files that this process has made for segments, temporary ones too."""
+    return {name for name in os.listdir("/dev/shm") if f"-{os.getpid()}" in name}

@@ -103,17 +103,8 @@ def peer() -> Iterator[Peer]:
 
 
 def _segments() -> set[str]:
-    """Segments in shared memory, less those of other living processes and the stand-in's lock file, which stays."""
-
-    def is_a_neighbours(name: str) -> bool:
-        pid = name.split("-")[1]
-        return pid.isdigit() and int(pid) != os.getpid() and Path("/proc", pid).exists()
-
-    return {
-        path.name
-        for path in Path("/dev/shm").glob("aiospin-*")
-        if not path.name.startswith("aiospin-atomic-") and not is_a_neighbours(path.name)
-    }
+    """This process's segments in shared memory: the pid is in the names that it chooses itself."""
+    return {path.name for path in Path("/dev/shm").glob(f"aiospin-{os.getpid()}-*")}
 
 
 def _held() -> tuple[int, int]:

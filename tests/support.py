@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from anyio.lowlevel import checkpoint
+
 import aiospin
 
 PATIENCE = 30.0  # seconds; far longer than anything here takes, so that a hang ends as a failure
@@ -115,6 +117,8 @@ def shared(path: Path, nbytes: int = 4096) -> Iterator[mmap.mmap]:
 
 PEER = """
 import mmap, sys
+import anyio
+
 import aiospin
 for line in sys.stdin:
     path, dtype, offset, value, notify = line.split()
@@ -123,7 +127,6 @@ for line in sys.stdin:
         flag.store(int(value))
         if notify == "True":
             flag.notify()
-        del flag
     print(flush=True)
 """
 
@@ -162,3 +165,24 @@ class Peer:
     def close(self) -> None:
         self._process.communicate(timeout=PATIENCE)
         assert self._process.returncode == 0
+
+
+_marked = [0]
+
+
+def mark() -> None:
+    """Waits are counted from here, for ``suspended``."""
+    _marked[0] = aiospin.statistics().waits
+
+
+async def suspended(waits: int = 1) -> None:
+    """Let the other tasks run until so many waits have looked since ``mark``, and found nothing."""
+    await settled(lambda: aiospin.statistics().waits >= _marked[0] + waits)
+
+
+async def settled(condition: Callable[[], Any]) -> None:
+    """Let the other tasks run until it holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to hold"
+        await checkpoint()

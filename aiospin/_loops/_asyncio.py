@@ -2,7 +2,8 @@
 
 A wait spins in slices that re-schedule themselves with ``call_soon``, so that I/O and other tasks run
 between two of them. When the loop turns out to be busy, or the spin has lasted long enough, the waiter
-thread takes over and ends the wait with one coalesced ``call_soon_threadsafe``.
+thread takes over and ends the wait with one coalesced ``call_soon_threadsafe``. One wait of a loop spins at
+a time: the slices of many would add up, and the waiter thread scans any number at once.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class AsyncioLoop:
         self._lock = threading.Lock()  # of the two below
         self._completed: deque[AsyncioTicket] = deque()
         self._wake_pending = False
+        self.slicing = False  # a wait of this loop is spinning in slices
 
     def post(self, tickets: list[Ticket]) -> None:
         with self._lock:
@@ -87,7 +89,8 @@ class AsyncioLoop:
         loop = asyncio.get_running_loop()
         ticket = AsyncioTicket(self, loop, target, deadline_ns, policy, waiter)
         try:
-            if spin_ns and target.sliceable and policy.mode in ("adaptive", "loop"):
+            wants_slices = spin_ns and target.sliceable and policy.mode in ("adaptive", "loop")
+            if wants_slices and not self.slicing:
                 ticket.spin(spin_ns)
             else:
                 ticket.hand_over(spin_ns)
@@ -146,42 +149,55 @@ class AsyncioTicket:
         self._last_ns = core.now_ns()
         self._spin_until_ns = min(self._last_ns + spin_ns, self._deadline_ns)
         self._busy_passes = 0
+        self.port.slicing = True
         self._handle = self._loop.call_soon(self._slice)
 
     def _slice(self) -> None:
-        if self.future.done():
-            return
         now = core.now_ns()
         busy = now - self._last_ns > BUSY_NS and self._policy.mode != "loop"
         self._busy_passes = self._busy_passes + 1 if busy else 0
         left = self._spin_until_ns - now
         if self._target.wait.spin(min(SLICE_NS, max(left, 0))):
-            self.future.set_result(core.READY)
+            self._stop_slicing()
+            self.resolve_as(core.READY)
         elif left <= SLICE_NS or self._busy_passes == BUSY_PASSES:
-            self._handle = None
-            self.hand_over(max(left - SLICE_NS, 0))
+            self._stop_slicing()
+            try:
+                self.hand_over(max(left - SLICE_NS, 0))
+            except BaseException as error:  # a closed waiter, or no thread to be had: the task shall know
+                if not self.future.done():
+                    self.future.set_exception(error)
         else:
             self._last_ns = core.now_ns()
             self._handle = self._loop.call_soon(self._slice)
+
+    def _stop_slicing(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+            self.port.slicing = False
 
     def hand_over(self, spin_ns: int) -> None:
         """Let the waiter thread go on."""
         self._target.submit(self._waiter, self, self._deadline_ns, spin_ns, self._policy)
 
     def complete(self, status: int) -> bool:
-        if not self._target.complete(self._waiter, self, status):
+        outcome = self._target.complete(self._waiter, self, status)
+        if outcome is None:
             return False
-        self._status = status
+        self._status = outcome
         return True
 
     def resolve(self) -> None:
+        self.resolve_as(self._status)
+
+    def resolve_as(self, status: int) -> None:
         if not self.future.done():
-            self.future.set_result(self._status)
+            self.future.set_result(status)
 
     def withdraw(self) -> bool:
         """Stop; False: a Python predicate is running right now, wait for finished()."""
-        if self._handle is not None:
-            self._handle.cancel()
+        self._stop_slicing()
         return self._target.withdraw(self._waiter)
 
     async def finished(self) -> None:

@@ -101,9 +101,10 @@ class TrioTicket:
         self._status = core.TIMED_OUT
 
     def complete(self, status: int) -> bool:
-        if not self._target.complete(self._waiter, self, status):
+        outcome = self._target.complete(self._waiter, self, status)
+        if outcome is None:
             return False
-        self._status = status
+        self._status = outcome
         return True
 
     def resolve(self) -> None:

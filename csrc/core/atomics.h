@@ -47,10 +47,11 @@ ASP_DEFINE_ATOMICS(32)
 ASP_DEFINE_ATOMICS(64)
 
 /* The 32-bit word around a narrower flag may reach past its buffer, though never past its page:
- * harmless to read, but AddressSanitizer would object. */
+ * harmless to read, but AddressSanitizer would object. Acquire, so that no compiler moves the look
+ * that must follow it ahead of it. */
 __attribute__((no_sanitize("address"))) static inline uint32_t
-asp_load_relaxed_u32_around(const uint32_t *p) {
-    return __atomic_load_n(p, __ATOMIC_RELAXED);
+asp_load_acquire_u32_around(const uint32_t *p) {
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 
 /* For counters that order nothing. */

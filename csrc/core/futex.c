@@ -77,18 +77,20 @@ bool asp_futex_available(void) {
     return state == 1;
 }
 
-static asp_status after_wait(long result) {
-    if (result >= 0) return ASP_READY;
-    switch (errno) {
-    case ETIMEDOUT: return ASP_TIMED_OUT;
-    case EINTR: return ASP_INTERRUPTED;
-    default: return ASP_READY; /* EAGAIN: the word has changed; EFAULT: cancelled and unmapped */
-    }
+/* What a call that returned `result` ended with; false when the kernel cannot wait on these words. */
+static bool waited(long result, asp_status *status) {
+    *status = ASP_READY;
+    if (result >= 0 || errno == EAGAIN) return true; /* woken; the word has changed */
+    if (errno == ETIMEDOUT) *status = ASP_TIMED_OUT;
+    else if (errno == EINTR) *status = ASP_INTERRUPTED;
+    else return false; /* EFAULT: no memory that has a page, or unmapped by now; ENOMEM */
+    return true;
 }
 
 asp_status asp_futex_wait(const asp_futex_word *words, size_t count, uint64_t deadline_ns) {
     if (!asp_futex_available()) return sleep_a_little(deadline_ns);
     bool forever = deadline_ns == ASP_FOREVER;
+    asp_status status;
     if (count > 1 && asp_futex_waitv_available()) {
         struct waitv waiters[ASP_FUTEX_MAX];
         for (size_t i = 0; i < count; i++)
@@ -97,21 +99,26 @@ asp_status asp_futex_wait(const asp_futex_word *words, size_t count, uint64_t de
         struct {
             int64_t seconds, nanoseconds;
         } at = {(int64_t)(deadline_ns / 1000000000u), (int64_t)(deadline_ns % 1000000000u)};
-        return after_wait(syscall(SYS_futex_waitv, waiters, (unsigned)count, 0u, forever ? NULL : &at,
-                                  CLOCK_MONOTONIC));
+        if (waited(syscall(SYS_futex_waitv, waiters, (unsigned)count, 0u, forever ? NULL : &at,
+                           CLOCK_MONOTONIC),
+                   &status))
+            return status;
     }
     if (count > 1) {
         uint64_t until = asp_after(asp_now_ns(), ASP_FUTEX_FALLBACK_NS);
         if (until < deadline_ns) {
-            asp_status status = asp_futex_wait(words, 1, until);
+            status = asp_futex_wait(words, 1, until);
             return status == ASP_TIMED_OUT ? ASP_READY : status;
         }
     }
     struct timespec at = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
                           .tv_nsec = (long)(deadline_ns % 1000000000u)};
     /* FUTEX_WAIT_BITSET, because its timeout is absolute and monotonic. */
-    return after_wait(syscall(SYS_futex, words[0].word, FUTEX_WAIT_BITSET, words[0].expected,
-                              forever ? NULL : &at, NULL, FUTEX_BITSET_MATCH_ANY));
+    if (waited(syscall(SYS_futex, words[0].word, FUTEX_WAIT_BITSET, words[0].expected,
+                       forever ? NULL : &at, NULL, FUTEX_BITSET_MATCH_ANY),
+               &status))
+        return status;
+    return sleep_a_little(deadline_ns); /* and not at once, or the caller's loop would burn a core */
 }
 
 void asp_futex_wake(const uint32_t *word) {

@@ -22,8 +22,9 @@ typedef struct asp_futex_word {
 /* Sleep until one of the words is woken or no longer holds its expected value, or the deadline
  * (absolute CLOCK_MONOTONIC ns, ASP_FOREVER for none) passes. Spurious returns are allowed.
  * ASP_READY, ASP_TIMED_OUT or ASP_INTERRUPTED (a signal). count is 1 to ASP_FUTEX_MAX.
- * Where the kernel lacks futex_waitv (before 5.16, or denied by seccomp) and count > 1, it
- * sleeps on the first word alone, at most ASP_FUTEX_FALLBACK_NS. */
+ * Where the kernel lacks futex_waitv (before 5.16, or denied by seccomp) or cannot wait on one of
+ * several words, it sleeps on the first alone, at most ASP_FUTEX_FALLBACK_NS; where it cannot wait on a
+ * single one (it is unmapped by now, or device memory), it sleeps that long. */
 asp_status asp_futex_wait(const asp_futex_word *words, size_t count, uint64_t deadline_ns);
 
 /* Wake everybody who sleeps on the word, in any process. */

@@ -8,8 +8,7 @@
  *   look; if ready, go on                  asp_park_notify(word)
  *   asp_futex_wait(word, expected)
  *
- * prepare is a sequentially consistent read-modify-write, notify begins with a full fence:
- * either the sleeper's look sees the new state, or the notifier sees bit 0 and changes the word,
+ * prepare ends with a full fence, notify begins with one: either the sleeper's look sees the new state, or the notifier sees bit 0 and changes the word,
  * so that the sleep ends or does not begin. A sleeper that dies leaves bit 0 behind; the next
  * notify clears it, so a dead sleeper costs one system call, once, and nobody else's wake.
  *
@@ -22,13 +21,16 @@
 #include "futex.h"
 
 static inline uint32_t asp_park_prepare(uint32_t *word) {
-    /* pairs with the fence and the load in asp_park_notify */
-    return asp_fetch_or_u32(word, 1) | 1;
+    uint32_t expected = asp_fetch_or_u32(word, 1) | 1;
+    /* Pairs with the fence in asp_park_notify. The read-modify-write alone does not keep the loads of the
+     * look behind it: in C11 never, on an ARMv8.0 core not where they are relaxed. */
+    asp_fence();
+    return expected;
 }
 
 /* Returns whether a system call was needed. */
 static inline bool asp_park_notify(uint32_t *word) {
-    asp_fence(); /* pairs with the fetch_or in asp_park_prepare */
+    asp_fence(); /* pairs with the fence in asp_park_prepare */
     uint32_t seen = asp_load_relaxed_u32(word);
     while (seen & 1) {
         if (asp_compare_exchange_u32(word, &seen, seen + 1)) {

@@ -103,10 +103,10 @@ static bool look(asp_watch *watch) {
 unsigned asp_words_over(const void *address, uint64_t span, asp_futex_word *words, unsigned room) {
     uintptr_t first = (uintptr_t)address & ~(uintptr_t)3;
     uint64_t count = ((uintptr_t)address + span - first + 3) / 4;
-    if (count > room) return 0;
+    if (!span || count > room) return 0;
     for (unsigned i = 0; i < count; i++) {
         words[i].word = (const uint32_t *)(first + 4 * i);
-        words[i].expected = asp_load_relaxed_u32_around(words[i].word);
+        words[i].expected = asp_load_acquire_u32_around(words[i].word);
     }
     return (unsigned)count;
 }
@@ -154,7 +154,8 @@ asp_status asp_predicate_init(asp_predicate *predicate, const uint8_t *program,
         term->elements = from[19];
         term->swapped = from[20] != 0;
         if (term->op >= ASP_OPS || kind >= ASP_KINDS || term->elements >= ASP_ELEMENTS ||
-            !(width == 1 || width == 2 || width == 4 || width == 8)) {
+            !(width == 1 || width == 2 || width == 4 || width == 8) ||
+            (kind == ASP_FLOAT && (width == 1 || term->op >= ASP_BITS_SET))) {
             snprintf(why, why_bytes, "term %u of the predicate program is malformed", i);
             return ASP_E_INVALID;
         }

@@ -61,26 +61,26 @@ uint64_t asp_pace_sleep(asp_pace *pace) {
     return sleep_ns;
 }
 
+static asp_status satisfied(const asp_pace *pace) {
+    if (pace->parked) ASP_COUNT(parked, 1);
+    else ASP_COUNT(spun, 1);
+    return ASP_READY;
+}
+
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
     uint64_t now = asp_now_ns(), recheck = asp_after(now, ASP_RECHECK_NS);
     if (now < pace->spin_until_ns) {
         uint64_t until = earlier(pace->spin_until_ns, earlier(deadline_ns, recheck));
-        if (asp_spin(watch, until, pace->hardware)) {
-            ASP_COUNT(spun, 1);
-            return ASP_READY;
-        }
+        if (asp_spin(watch, until, pace->hardware)) return satisfied(pace);
         if (until == recheck) return ASP_INTERRUPTED;
     }
     asp_futex_word words[ASP_WATCH_WORDS];
     for (;;) {
         now = asp_now_ns();
         unsigned count = watch->prepare ? watch->prepare(watch, words, ASP_WATCH_WORDS) : 0;
-        if (watch->look(watch)) {
-            ASP_COUNT(parked, 1);
-            return ASP_READY;
-        }
+        if (watch->look(watch)) return satisfied(pace);
         if (now >= deadline_ns) {
             ASP_COUNT(timed_out, 1);
             return ASP_TIMED_OUT;
@@ -91,10 +91,8 @@ asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
             count ? asp_futex_wait(words, count, until)
                   : asp_sleep_until(earlier(until, asp_after(now, asp_pace_sleep(pace))));
         ASP_COUNT(parks, 1);
-        if (watch->look(watch)) {
-            ASP_COUNT(parked, 1);
-            return ASP_READY;
-        }
+        pace->parked = true;
+        if (watch->look(watch)) return satisfied(pace);
         if (slept == ASP_READY) ASP_COUNT(spurious, 1);
         if (slept == ASP_INTERRUPTED) return slept;
     }

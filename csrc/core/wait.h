@@ -29,6 +29,7 @@ typedef struct asp_pace {
     uint64_t sleep_ns;      /* next sleep of a cold wait that nobody notifies; doubles */
     uint64_t max_sleep_ns;  /* up to this, > 0 */
     bool hardware;          /* may use the hardware monitor */
+    bool parked;            /* has been through at least one park */
 } asp_pace;
 
 asp_pace asp_pace_start(uint64_t now_ns, uint64_t spin_ns, uint64_t max_sleep_ns, bool hardware);

@@ -15,7 +15,8 @@
 
 struct asp_waiter {
     pthread_mutex_t lock;
-    uint32_t requests; /* threads that want the lock; the hot loop gives way while it is not 0 */
+    uint32_t asked;    /* how often a thread wanted the lock, and */
+    uint32_t served;   /* got it: the loop gives way to those in between; both wrap */
     uint32_t control;  /* eventcount: the waiter parks on it, submit, cancel and stop notify */
     bool stopped;
     bool running;
@@ -27,10 +28,20 @@ struct asp_waiter {
     asp_ticket **done_end;
 };
 
+static void init_lock(asp_waiter *waiter) {
+    /* Recursive: a caller that must not block here enters by asp_waiter_try_enter, and each
+     * operation enters for itself. */
+    pthread_mutexattr_t recursive;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&waiter->lock, &recursive);
+    pthread_mutexattr_destroy(&recursive);
+}
+
 asp_waiter *asp_waiter_new(void) {
     asp_waiter *waiter = calloc(1, sizeof *waiter);
     if (waiter) {
-        pthread_mutex_init(&waiter->lock, NULL);
+        init_lock(waiter);
         waiter->done_end = &waiter->done;
     }
     return waiter;
@@ -43,18 +54,26 @@ void asp_waiter_free(asp_waiter *waiter) {
 }
 
 static void enter(asp_waiter *waiter) {
-    asp_fetch_add_u32(&waiter->requests, 1); /* pairs with the load in give_way */
+    asp_fetch_add_u32(&waiter->asked, 1); /* pairs with the load in give_way */
     pthread_mutex_lock(&waiter->lock);
-    asp_fetch_add_u32(&waiter->requests, UINT32_MAX);
+    asp_fetch_add_u32(&waiter->served, 1);
 }
 
 static void leave(asp_waiter *waiter) { pthread_mutex_unlock(&waiter->lock); }
 
-/* Without this the hot loop would take the lock back before a woken thread could. */
+bool asp_waiter_try_enter(asp_waiter *waiter) {
+    return pthread_mutex_trylock(&waiter->lock) == 0;
+}
+
+void asp_waiter_leave(asp_waiter *waiter) { leave(waiter); }
+
+/* Without this the loop would take the lock back before a woken thread could. It lets as many in as
+ * have asked by now, no more, so that threads that keep asking do not stop the looking. */
 static void give_way(asp_waiter *waiter) {
-    if (!asp_load_relaxed_u32(&waiter->requests)) return;
+    uint32_t asked = asp_load_relaxed_u32(&waiter->asked);
+    if (asp_load_relaxed_u32(&waiter->served) == asked) return;
     pthread_mutex_unlock(&waiter->lock);
-    while (asp_load_relaxed_u32(&waiter->requests)) sched_yield();
+    while ((int32_t)(asp_load_relaxed_u32(&waiter->served) - asked) < 0) sched_yield();
     pthread_mutex_lock(&waiter->lock);
 }
 
@@ -71,9 +90,8 @@ static void swap(asp_waiter *waiter, size_t a, size_t b) {
     put(waiter, b, ticket);
 }
 
-static void cool(asp_waiter *waiter, asp_ticket *ticket, uint64_t now) {
+static void cool(asp_waiter *waiter, asp_ticket *ticket) {
     swap(waiter, ticket->place, --waiter->hot);
-    ticket->next_look_ns = asp_after(now, asp_pace_sleep(&ticket->pace));
 }
 
 static void take_out(asp_waiter *waiter, asp_ticket *ticket) {
@@ -84,11 +102,10 @@ static void take_out(asp_waiter *waiter, asp_ticket *ticket) {
 }
 
 static void complete(asp_waiter *waiter, asp_ticket *ticket, asp_status status) {
-    bool hot = ticket->place < waiter->hot;
     take_out(waiter, ticket);
     if (status == ASP_TIMED_OUT) ASP_COUNT(timed_out, 1);
-    else if (hot && !ticket->parked) ASP_COUNT(spun, 1);
-    else ASP_COUNT(parked, 1);
+    else if (ticket->pace.parked) ASP_COUNT(parked, 1);
+    else ASP_COUNT(spun, 1);
     ticket->state = ASP_TICKET_DONE;
     ticket->status = status;
     ticket->next = NULL;
@@ -125,16 +142,19 @@ static uint64_t look_at(asp_waiter *waiter, size_t from, size_t to, uint64_t now
         } else if (now >= ticket->deadline_ns) {
             complete(waiter, ticket, ASP_TIMED_OUT);
         } else {
-            if (i < waiter->hot && now >= ticket->pace.spin_until_ns) cool(waiter, ticket, now);
+            if (i < waiter->hot && now >= ticket->pace.spin_until_ns) cool(waiter, ticket);
             if (ticket->deadline_ns < due) due = ticket->deadline_ns;
         }
     }
     return due;
 }
 
-/* Announce the park to every cold ticket that has a notifier; the others say when they want to be
- * looked at again. Returns the number of words, and moves *due forward. */
-static unsigned prepare(asp_waiter *waiter, asp_futex_word *words, uint64_t now, uint64_t *due) {
+/* Announce the park to every ticket that has a notifier; the others say when they want to be
+ * looked at again. Everything is looked at after this, so their time runs from now: the looks of all
+ * fall together, where a thousand of them each at its own moment would never let the thread sleep.
+ * Returns the number of words, and moves *due forward. */
+static unsigned prepare(asp_waiter *waiter, asp_futex_word *words, uint64_t *due) {
+    uint64_t now = asp_now_ns();
     unsigned count = 1; /* words[0] is the control word */
     for (size_t i = 0; i < waiter->count; i++) {
         asp_ticket *ticket = waiter->table[i];
@@ -144,32 +164,33 @@ static unsigned prepare(asp_waiter *waiter, asp_futex_word *words, uint64_t now,
             more = ticket->watch->prepare(ticket->watch, words + count, room);
         count += more;
         if (!more) {
-            if (now >= ticket->next_look_ns)
-                ticket->next_look_ns = asp_after(now, asp_pace_sleep(&ticket->pace));
+            if (now >= ticket->next_look_ns) ticket->look_every_ns = asp_pace_sleep(&ticket->pace);
+            ticket->next_look_ns = asp_after(now, ticket->look_every_ns);
             if (ticket->next_look_ns < *due) *due = ticket->next_look_ns;
         }
-        ticket->parked = true;
     }
     return count;
 }
 
 /* Everything is cold: sleep until knocked at, or until the next look is due. Returns whether
- * somebody knocked. */
-static bool park(asp_waiter *waiter, uint64_t now, uint64_t due) {
+ * somebody knocked, other than through the control word. */
+static bool park(asp_waiter *waiter, uint64_t due) {
     asp_futex_word words[ASP_FUTEX_MAX];
     words[0].word = &waiter->control;
     words[0].expected = asp_park_prepare(&waiter->control);
-    unsigned count = prepare(waiter, words, now, &due);
+    unsigned count = prepare(waiter, words, &due);
     /* The look after the announcing; submit and cancel need the lock, so the table is the same. */
-    for (size_t i = waiter->count; i-- > 0;)
-        if (waiter->table[i]->watch->look(waiter->table[i]->watch))
-            complete(waiter, waiter->table[i], ASP_READY);
+    for (size_t i = waiter->count; i-- > 0;) {
+        asp_ticket *ticket = waiter->table[i];
+        if (ticket->watch->look(ticket->watch)) complete(waiter, ticket, ASP_READY);
+        else ticket->pace.parked = true;
+    }
     if (waiter->done) return false;
     leave(waiter);
     asp_status slept = asp_futex_wait(words, count, due);
     pthread_mutex_lock(&waiter->lock);
     ASP_COUNT(parks, 1);
-    return slept == ASP_READY;
+    return slept == ASP_READY && asp_load_relaxed_u32(&waiter->control) == words[0].expected;
 }
 
 /* Something is hot: one step on it. A lone wait may use the hardware monitor, many are scanned. */
@@ -195,15 +216,18 @@ asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {
         return ASP_BUSY;
     }
     waiter->running = true;
-    uint64_t idle_until = asp_after(asp_now_ns(), idle_ns), cold_look = 0;
+    uint64_t idle_until = 0 /* has tickets, or has not looked yet */, cold_look = 0;
     bool woken = false;
     while (!waiter->done && !waiter->stopped) {
         uint64_t now = asp_now_ns();
         if (waiter->count) {
-            idle_until = asp_after(now, idle_ns);
-        } else if (now >= idle_until) {
-            status = ASP_TIMED_OUT;
-            break;
+            idle_until = 0;
+        } else {
+            if (!idle_until) idle_until = asp_after(now, idle_ns);
+            if (now >= idle_until) {
+                status = ASP_TIMED_OUT;
+                break;
+            }
         }
         uint64_t due = waiter->count ? ASP_FOREVER : idle_until;
         bool everything = !waiter->hot || now >= cold_look;
@@ -213,12 +237,9 @@ asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {
         if (waiter->done) break;
         if (woken && !waiter->hot) ASP_COUNT(spurious, 1);
         woken = false;
-        if (waiter->hot) {
-            spin(waiter, now);
-            give_way(waiter);
-        } else {
-            woken = park(waiter, now, due);
-        }
+        if (waiter->hot) spin(waiter, now);
+        else if (everything) woken = park(waiter, due); /* else: the deadlines of all must be known first */
+        give_way(waiter);
     }
     if (waiter->stopped) status = ASP_STOPPED;
     waiter->running = false;
@@ -235,7 +256,8 @@ asp_status asp_waiter_submit(asp_waiter *waiter, asp_ticket *ticket, asp_watch *
     asp_status status = ASP_READY;
     if (waiter->stopped) {
         status = ASP_STOPPED;
-    } else if (ticket->state == ASP_TICKET_LIVE) {
+    } else if (ticket->state == ASP_TICKET_LIVE ||
+               (ticket->state == ASP_TICKET_DONE && ticket->waiter != waiter)) {
         status = ASP_BUSY;
     } else if (waiter->count == waiter->room) {
         size_t room = waiter->room ? 2 * waiter->room : 16;
@@ -249,12 +271,12 @@ asp_status asp_waiter_submit(asp_waiter *waiter, asp_ticket *ticket, asp_watch *
     }
     if (status == ASP_READY) {
         if (ticket->state == ASP_TICKET_DONE) *stale = take_done(waiter, ticket);
+        ticket->waiter = waiter;
         ticket->watch = watch;
         ticket->token = token;
         ticket->deadline_ns = deadline_ns;
         ticket->pace = *pace;
         ticket->next_look_ns = 0;
-        ticket->parked = false;
         ticket->state = ASP_TICKET_LIVE;
         ASP_COUNT(live_tickets, 1);
         put(waiter, waiter->count++, ticket);
@@ -268,11 +290,12 @@ asp_status asp_waiter_submit(asp_waiter *waiter, asp_ticket *ticket, asp_watch *
 bool asp_waiter_cancel(asp_waiter *waiter, asp_ticket *ticket, void **token) {
     *token = NULL;
     enter(waiter);
-    bool won = ticket->state == ASP_TICKET_LIVE;
+    bool mine = ticket->waiter == waiter;
+    bool won = mine && ticket->state == ASP_TICKET_LIVE;
     if (won) {
         *token = take_live(waiter, ticket);
         ASP_COUNT(cancelled, 1);
-    } else if (ticket->state == ASP_TICKET_DONE) {
+    } else if (mine && ticket->state == ASP_TICKET_DONE) {
         *token = take_done(waiter, ticket);
     }
     leave(waiter);
@@ -324,8 +347,8 @@ void asp_waiter_after_fork_in_parent(asp_waiter *waiter) { leave(waiter); }
 
 void asp_waiter_after_fork_in_child(asp_waiter *waiter) {
     /* The threads that wanted the lock, or held `running`, did not come along. */
-    pthread_mutex_init(&waiter->lock, NULL);
-    waiter->requests = 0;
+    init_lock(waiter);
+    waiter->asked = waiter->served = 0;
     waiter->control = 0;
     waiter->running = false;
 }

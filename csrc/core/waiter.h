@@ -21,26 +21,33 @@
 typedef enum asp_ticket_state { ASP_TICKET_IDLE = 0, ASP_TICKET_LIVE, ASP_TICKET_DONE } asp_ticket_state;
 
 typedef struct asp_ticket asp_ticket;
+typedef struct asp_waiter asp_waiter;
 struct asp_ticket { /* zeroed before its first use; all fields belong to the waiter while not IDLE */
+    asp_waiter *waiter; /* the one that it was submitted to last */
     asp_watch *watch;
     void *token; /* the caller's, handed back once */
     asp_pace pace;
     uint64_t deadline_ns;
-    uint64_t next_look_ns; /* while cold and not notified */
+    uint64_t look_every_ns; /* while cold and not notified */
+    uint64_t next_look_ns;
     size_t place;          /* in the table while LIVE */
     asp_ticket *next;      /* in the list of completions while DONE */
     asp_ticket **link;     /* what points at it there */
     asp_ticket_state state;
     asp_status status;     /* READY or TIMED_OUT once DONE */
-    bool parked;           /* has been through at least one park */
 };
-
-typedef struct asp_waiter asp_waiter;
 
 asp_waiter *asp_waiter_new(void); /* NULL: no memory */
 void asp_waiter_free(asp_waiter *waiter); /* nobody runs it and no ticket is live or done */
 
-/* ASP_READY; ASP_STOPPED after asp_waiter_stop; ASP_BUSY when the ticket is live;
+/* Every operation below enters by itself, and blocks for as long as a look or a slice takes, or longer when the
+ * waiter's thread is descheduled in the middle of one. Whoever holds another lock meanwhile (Python's) tries
+ * first: true, then operate, then leave; false, then let go of that lock and operate. */
+bool asp_waiter_try_enter(asp_waiter *waiter);
+void asp_waiter_leave(asp_waiter *waiter);
+
+/* ASP_READY; ASP_STOPPED after asp_waiter_stop; ASP_BUSY when the ticket is live, or another
+ * waiter has it;
  * ASP_E_MEMORY. A completion not yet taken is dropped: then *stale is its token, else NULL. */
 asp_status asp_waiter_submit(asp_waiter *waiter, asp_ticket *ticket, asp_watch *watch, void *token,
                              const asp_pace *pace, uint64_t deadline_ns, void **stale);

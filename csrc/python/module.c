@@ -23,8 +23,23 @@ bool asp_arguments(const char *function, Py_ssize_t count, Py_ssize_t wanted) {
 }
 
 bool asp_u64(PyObject *object, uint64_t *value) {
-    *value = PyLong_AsUnsignedLongLong(object);
-    return !(*value == UINT64_MAX && PyErr_Occurred());
+    PyObject *integer = PyNumber_Index(object);
+    if (!integer) return false;
+    *value = PyLong_AsUnsignedLongLong(integer);
+    bool failed = *value == UINT64_MAX && PyErr_Occurred();
+    if (failed && PyErr_ExceptionMatches(PyExc_OverflowError))
+        PyErr_Format(PyExc_ValueError, "%S is not from 0 to 2**64 - 1", integer);
+    Py_DECREF(integer);
+    return !failed;
+}
+
+bool asp_u32(PyObject *object, uint32_t *value) {
+    uint64_t wide;
+    if (!asp_u64(object, &wide)) return false;
+    *value = (uint32_t)wide;
+    if (wide <= UINT32_MAX) return true;
+    PyErr_Format(PyExc_ValueError, "%llu is not from 0 to 2**32 - 1", (unsigned long long)wide);
+    return false;
 }
 
 PyObject *asp_raise(asp_module *module, asp_status status, const char *what) {
@@ -50,13 +65,18 @@ static PyObject *py_now_ns(PyObject *module, PyObject *unused) {
 static PyObject *py_select_backend(PyObject *module, PyObject *name) {
     (void)module;
     const char *wanted = NULL;
+    if (name != Py_None && !PyUnicode_Check(name)) {
+        PyErr_Format(PyExc_TypeError, "the name of a backend is a string, not %R", (PyObject *)Py_TYPE(name));
+        return NULL;
+    }
     if (name != Py_None && !(wanted = PyUnicode_AsUTF8AndSize(name, NULL))) return NULL;
     asp_selection selection;
     if (asp_select(wanted, &selection) != ASP_READY) {
         PyErr_SetString(PyExc_ValueError, selection.why);
         return NULL;
     }
-    asp_use(&selection);
+    /* Waits may be reading it: what is in use already is not written again. */
+    if (selection.monitor != asp_current()->monitor) asp_use(&selection);
     Py_RETURN_NONE;
 }
 

@@ -43,8 +43,9 @@ typedef PyObject *(*asp_fastcall)(PyObject *, PyObject *const *, Py_ssize_t);
 
 /* False with TypeError set unless exactly `wanted` arguments came. */
 bool asp_arguments(const char *function, Py_ssize_t count, Py_ssize_t wanted);
-/* False with an exception set unless object is an integer of 64 unsigned bits. */
+/* False with TypeError or ValueError set unless object is an integer of so many unsigned bits. */
 bool asp_u64(PyObject *object, uint64_t *value);
+bool asp_u32(PyObject *object, uint32_t *value);
 
 /* Free an object of a heap type: the type's own free, and the reference to the type. */
 void asp_free_object(PyObject *self);

@@ -424,9 +424,18 @@ static PyObject *copy_next(asp_py_reader *self, asp_status *status) {
     return NULL;
 }
 
+/* Begin to receive: not while a private copy is acquired; the ring itself sees to the others. */
+static bool enter_reader(asp_py_reader *self) {
+    if (!enter(&self->end, RECEIVING)) return false;
+    if (!self->holds_copy) return true;
+    leave(&self->end);
+    asp_raise(asp_module_of((PyObject *)self), ASP_BUSY, RECEIVING);
+    return false;
+}
+
 static PyObject *reader_receive(asp_py_reader *self, PyObject *unused) {
     (void)unused;
-    if (!enter(&self->end, RECEIVING)) return NULL;
+    if (!enter_reader(self)) return NULL;
     PyObject *bytes = NULL;
     asp_status status = ASP_LAGGED;
     uint64_t skipped = self->skipped;
@@ -443,7 +452,7 @@ static PyObject *reader_receive_many(asp_py_reader *self, PyObject *argument) {
     uint64_t most;
     if (!asp_u64(argument, &most)) return NULL;
     PyObject *list = PyList_New(0);
-    if (!list || !enter(&self->end, RECEIVING)) {
+    if (!list || !enter_reader(self)) {
         Py_XDECREF(list);
         return NULL;
     }
@@ -468,14 +477,12 @@ static PyObject *reader_receive_many(asp_py_reader *self, PyObject *argument) {
 
 static PyObject *reader_acquire(asp_py_reader *self, PyObject *unused) {
     (void)unused;
-    if (!enter(&self->end, RECEIVING)) return NULL;
+    if (!enter_reader(self)) return NULL;
     PyObject *view = NULL;
     asp_status status;
     uint64_t skipped = self->skipped;
     self->skipped = 0;
-    if (self->holds_copy) {
-        status = ASP_BUSY;
-    } else if (skipped) {
+    if (skipped) {
         status = ASP_LAGGED;
     } else if (self->ring.ring.overflow == ASP_OVERFLOW_DROP_OLDEST) {
         PyObject *bytes = copy_next(self, &status);

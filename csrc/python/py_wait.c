@@ -7,7 +7,7 @@
 #include "wait.h"
 
 /* A Wait is used by one thread at a time; the second is told, not raced with. */
-static bool enter(asp_py_wait *self) {
+bool asp_py_wait_enter(asp_py_wait *self) {
     if (asp_exchange_u32(&self->busy, 1)) {
         PyErr_SetString(PyExc_RuntimeError, "another thread is using this wait");
         return false;
@@ -20,7 +20,7 @@ static bool enter(asp_py_wait *self) {
     return true;
 }
 
-static void leave(asp_py_wait *self) { asp_store_release_u32(&self->busy, 0); /* pairs with enter */ }
+void asp_py_wait_leave(asp_py_wait *self) { asp_store_release_u32(&self->busy, 0); /* pairs with asp_py_wait_enter */ }
 
 static PyObject *wait_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"buffer", "program", "notified", NULL};
@@ -76,37 +76,50 @@ void asp_py_wait_let_go(asp_py_wait *self) {
     }
 }
 
+/* Is a waiter looking at it, so that the memory must stay? The package cancels first. */
+static bool is_live(const asp_py_wait *self) { return self->ticket.state == ASP_TICKET_LIVE; }
+
+bool asp_py_wait_try_release(asp_py_wait *self) {
+    if (asp_exchange_u32(&self->busy, 1)) return false; /* pairs with asp_py_wait_leave */
+    bool live = is_live(self);
+    if (!live) asp_py_wait_let_go(self);
+    asp_py_wait_leave(self);
+    return !live;
+}
+
 static PyObject *wait_release(asp_py_wait *self, PyObject *unused) {
     (void)unused;
-    if (!self->watch) Py_RETURN_NONE;
-    if (!enter(self)) return NULL;
-    /* The package cancels first; while the waiter may look, the memory must stay. */
-    bool live = self->ticket.state == ASP_TICKET_LIVE;
-    if (!live) asp_py_wait_let_go(self);
-    leave(self);
-    if (live) {
-        PyErr_SetString(PyExc_RuntimeError, "this wait is submitted: cancel it before its release");
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    if (asp_py_wait_try_release(self)) Py_RETURN_NONE;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this wait is submitted, or in use by another thread: cancel it before its release");
+    return NULL;
+}
+
+/* Begin a method that looks. A submitted wait is the waiter's: another look would take a change from it. */
+static bool enter_to_look(asp_py_wait *self) {
+    if (!asp_py_wait_enter(self)) return false;
+    if (!is_live(self)) return true;
+    asp_py_wait_leave(self);
+    PyErr_SetString(PyExc_RuntimeError, "this wait is submitted: cancel it first");
+    return false;
 }
 
 static void satisfied(asp_py_wait *self) { asp_grace_end(&self->grace, asp_now_ns()); }
 
 static PyObject *wait_look(asp_py_wait *self, PyObject *unused) {
     (void)unused;
-    if (!enter(self)) return NULL;
+    if (!enter_to_look(self)) return NULL;
     bool ready = self->watch->look(self->watch);
     ASP_COUNT(waits, 1);
     if (ready) ASP_COUNT(ready, 1);
     else asp_grace_begin(&self->grace, asp_now_ns());
-    leave(self);
+    asp_py_wait_leave(self);
     return PyBool_FromLong(ready);
 }
 
 static PyObject *wait_spin(asp_py_wait *self, PyObject *argument) {
     uint64_t budget_ns;
-    if (!asp_u64(argument, &budget_ns) || !enter(self)) return NULL;
+    if (!asp_u64(argument, &budget_ns) || !enter_to_look(self)) return NULL;
     bool ready;
     Py_BEGIN_ALLOW_THREADS
     ready = asp_spin(self->watch, asp_after(asp_now_ns(), budget_ns), true);
@@ -115,7 +128,7 @@ static PyObject *wait_spin(asp_py_wait *self, PyObject *argument) {
         ASP_COUNT(spun, 1);
         satisfied(self);
     }
-    leave(self);
+    asp_py_wait_leave(self);
     return PyBool_FromLong(ready);
 }
 
@@ -125,7 +138,7 @@ static PyObject *wait_run(asp_py_wait *self, PyObject *const *args, Py_ssize_t c
         !asp_u64(args[1], &spin_ns) || !asp_u64(args[2], &max_sleep_ns))
         return NULL;
     int hardware = PyObject_IsTrue(args[3]);
-    if (hardware < 0 || !enter(self)) return NULL;
+    if (hardware < 0 || !enter_to_look(self)) return NULL;
     asp_pace pace = asp_pace_start(asp_now_ns(), spin_ns, max_sleep_ns, hardware);
     asp_status status;
     do {
@@ -133,21 +146,21 @@ static PyObject *wait_run(asp_py_wait *self, PyObject *const *args, Py_ssize_t c
         status = asp_wait(self->watch, &pace, deadline_ns);
         Py_END_ALLOW_THREADS
         if (status == ASP_INTERRUPTED && PyErr_CheckSignals() < 0) {
-            leave(self);
+            asp_py_wait_leave(self);
             return NULL;
         }
     } while (status == ASP_INTERRUPTED);
     if (status == ASP_READY) satisfied(self);
-    leave(self);
+    asp_py_wait_leave(self);
     return PyBool_FromLong(status == ASP_READY);
 }
 
 static PyObject *wait_grace(asp_py_wait *self, PyObject *argument) {
     uint64_t max_spin_ns;
-    if (!asp_u64(argument, &max_spin_ns) || !enter(self)) return NULL;
+    if (!asp_u64(argument, &max_spin_ns) || !asp_py_wait_enter(self)) return NULL;
     uint64_t budget_ns = asp_grace_budget(&self->grace, max_spin_ns);
     if (budget_ns < max_spin_ns) ASP_COUNT(predicted, 1);
-    leave(self);
+    asp_py_wait_leave(self);
     return PyLong_FromUnsignedLongLong(budget_ns);
 }
 

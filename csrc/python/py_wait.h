@@ -23,6 +23,13 @@ typedef struct asp_py_wait {
     uint32_t busy; /* a thread is inside a method; pairs with itself */
 } asp_py_wait;
 
+/* A Wait is used by one thread at a time. False, with RuntimeError set, to the second and after its release. */
+bool asp_py_wait_enter(asp_py_wait *self);
+void asp_py_wait_leave(asp_py_wait *self);
+
+/* Unpin unless a waiter or a thread is using it; never sets an exception. */
+bool asp_py_wait_try_release(asp_py_wait *self);
+
 /* Unpin, whatever the state of the ticket: for the child of a fork, where nobody looks any more. */
 void asp_py_wait_let_go(asp_py_wait *self);
 

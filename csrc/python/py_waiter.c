@@ -15,6 +15,20 @@ static asp_py_wait *wait_of(asp_ticket *ticket) {
     return (asp_py_wait *)((char *)ticket - offsetof(asp_py_wait, ticket));
 }
 
+/* Operate on the table, and never wait for its lock with the GIL in hand: the waiter's thread may have been
+ * descheduled with it, or a fork may hold it and want the GIL. */
+#define OPERATE(self, call)                         \
+    do {                                            \
+        if (asp_waiter_try_enter((self)->waiter)) { \
+            call;                                   \
+            asp_waiter_leave((self)->waiter);       \
+        } else {                                    \
+            Py_BEGIN_ALLOW_THREADS                  \
+            call;                                   \
+            Py_END_ALLOW_THREADS                    \
+        }                                           \
+    } while (0)
+
 static PyObject *waiter_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":Waiter", names)) return NULL;
@@ -48,17 +62,16 @@ static PyObject *waiter_submit(asp_py_waiter *self, PyObject *const *args, Py_ss
         return NULL;
     int hardware = PyObject_IsTrue(args[5]);
     if (hardware < 0) return NULL;
-    if (!wait->watch) {
-        PyErr_SetString(PyExc_RuntimeError, "this wait was released");
-        return NULL;
-    }
+    if (!asp_py_wait_enter(wait)) return NULL;
     asp_pace pace = asp_pace_start(asp_now_ns(), spin_ns, max_sleep_ns, hardware);
     void *stale;
+    asp_status status;
     /* The table holds the wait and the token until run, cancel or stop hands them back. */
     Py_INCREF((PyObject *)wait);
     Py_INCREF(token);
-    asp_status status =
-        asp_waiter_submit(self->waiter, &wait->ticket, wait->watch, token, &pace, deadline_ns, &stale);
+    OPERATE(self, status = asp_waiter_submit(self->waiter, &wait->ticket, wait->watch, token, &pace,
+                                             deadline_ns, &stale));
+    asp_py_wait_leave(wait);
     if (stale) {
         Py_DECREF((PyObject *)stale);
         Py_DECREF((PyObject *)wait);
@@ -76,7 +89,8 @@ static PyObject *waiter_cancel(asp_py_waiter *self, PyObject *object) {
     asp_py_wait *wait = checked_wait((PyObject *)self, object);
     if (!wait) return NULL;
     void *token;
-    bool won = asp_waiter_cancel(self->waiter, &wait->ticket, &token);
+    bool won;
+    OPERATE(self, won = asp_waiter_cancel(self->waiter, &wait->ticket, &token));
     if (token) {
         Py_DECREF((PyObject *)token);
         Py_DECREF((PyObject *)wait);
@@ -84,26 +98,36 @@ static PyObject *waiter_cancel(asp_py_waiter *self, PyObject *object) {
     return PyBool_FromLong(won);
 }
 
-/* Everything that is complete, as a list of (token, status). */
+/* Everything that is complete, as a list of (token, status). The memory for a completion comes before it is
+ * taken, so that running out of it leaves the completion in the table. */
 static PyObject *take_all(asp_py_waiter *self) {
     PyObject *list = PyList_New(0);
-    if (!list) return NULL;
-    void *token;
-    asp_status status;
-    for (asp_ticket *ticket; (ticket = asp_waiter_take(self->waiter, &token, &status));) {
+    while (list) {
+        PyObject *pair = PyTuple_New(2);
+        if (!pair || PyList_Append(list, Py_None) < 0) {
+            Py_XDECREF(pair);
+            if (PyList_Size(list) > 0) PyErr_Clear(); /* hand over what there is; the rest comes next time */
+            else Py_CLEAR(list);
+            return list;
+        }
+        Py_ssize_t last = PyList_Size(list) - 1;
+        void *token;
+        asp_status status;
+        asp_ticket *ticket;
+        OPERATE(self, ticket = asp_waiter_take(self->waiter, &token, &status));
+        if (!ticket) {
+            Py_DECREF(pair);
+            if (PyList_SetSlice(list, last, last + 1, NULL) < 0) Py_CLEAR(list);
+            return list;
+        }
         asp_py_wait *wait = wait_of(ticket);
         if (status == ASP_READY) asp_grace_end(&wait->grace, asp_now_ns());
-        PyObject *pair = Py_BuildValue("(Oi)", (PyObject *)token, (int)status);
-        int failed = pair ? PyList_Append(list, pair) : -1;
-        Py_XDECREF(pair);
-        Py_DECREF((PyObject *)token);
+        PyTuple_SetItem(pair, 0, (PyObject *)token);
+        PyTuple_SetItem(pair, 1, PyLong_FromLong(status)); /* a small integer: it exists already */
+        PyList_SetItem(list, last, pair);
         Py_DECREF((PyObject *)wait);
-        if (failed) {
-            Py_DECREF(list);
-            return NULL;
-        }
     }
-    return list;
+    return NULL;
 }
 
 static PyObject *waiter_run(asp_py_waiter *self, PyObject *argument) {
@@ -130,7 +154,10 @@ static PyObject *waiter_run(asp_py_waiter *self, PyObject *argument) {
 static int drop_all(asp_py_waiter *self, PyObject *tokens, bool unpin) {
     int failed = 0;
     void *token;
-    for (asp_ticket *ticket; (ticket = asp_waiter_drop(self->waiter, &token));) {
+    for (;;) {
+        asp_ticket *ticket;
+        OPERATE(self, ticket = asp_waiter_drop(self->waiter, &token));
+        if (!ticket) break;
         if (tokens && PyList_Append(tokens, (PyObject *)token) < 0) failed = -1;
         if (unpin) asp_py_wait_let_go(wait_of(ticket));
         Py_DECREF((PyObject *)token);
@@ -143,14 +170,16 @@ static PyObject *waiter_stop(asp_py_waiter *self, PyObject *unused) {
     (void)unused;
     PyObject *tokens = PyList_New(0);
     if (!tokens) return NULL;
-    asp_waiter_stop(self->waiter);
+    OPERATE(self, asp_waiter_stop(self->waiter));
     if (drop_all(self, tokens, false) < 0) Py_CLEAR(tokens);
     return tokens;
 }
 
 static PyObject *waiter_before_fork(asp_py_waiter *self, PyObject *unused) {
     (void)unused;
+    Py_BEGIN_ALLOW_THREADS
     asp_waiter_before_fork(self->waiter);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -170,7 +199,9 @@ static PyObject *waiter_after_fork_in_child(asp_py_waiter *self, PyObject *unuse
 
 static PyObject *waiter_live(asp_py_waiter *self, void *unused) {
     (void)unused;
-    return PyLong_FromSize_t(asp_waiter_live(self->waiter));
+    size_t live;
+    OPERATE(self, live = asp_waiter_live(self->waiter));
+    return PyLong_FromSize_t(live);
 }
 
 static void waiter_dealloc(asp_py_waiter *self) {

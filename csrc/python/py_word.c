@@ -10,6 +10,7 @@
 
 #include "futex.h"
 #include "predicate.h"
+#include "tally.h"
 #include "word.h"
 
 typedef struct asp_py_word {
@@ -32,10 +33,11 @@ static const char *dtype_name(const asp_py_word *self, char name[16]) {
 static void *reach(asp_py_word *self, Py_buffer *pin, bool writable) {
     if (asp_pin(self->buffer, pin, false) < 0) return NULL;
     uint64_t bytes = (uint64_t)pin->len;
-    void *address = (char *)pin->buf + self->offset;
+    bool inside = self->offset <= bytes && bytes - self->offset >= self->width;
+    void *address = inside ? (char *)pin->buf + self->offset : NULL;
     if (writable && pin->readonly) {
         PyErr_SetString(PyExc_TypeError, "the buffer is read-only: only load, wait and notify work on it");
-    } else if (self->offset > bytes || bytes - self->offset < self->width) {
+    } else if (!inside) {
         PyErr_Format(PyExc_ValueError, "the buffer is too short: it has %llu bytes, and the word is %d bytes at offset %llu",
                      (unsigned long long)bytes, self->width, (unsigned long long)self->offset);
     } else if ((uintptr_t)address % self->width) {
@@ -113,15 +115,17 @@ static bool from_python(const asp_py_word *self, PyObject *object, uint64_t *bit
 
 static PyObject *word_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"buffer", "offset", "width", "kind", "swapped", NULL};
-    PyObject *buffer;
-    unsigned long long offset;
+    PyObject *buffer, *offset_object;
+    uint64_t offset;
     int width, swapped;
     const char *kind;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OKisp:Word", names, &buffer, &offset, &width, &kind, &swapped))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOisp:Word", names, &buffer, &offset_object, &width, &kind,
+                                     &swapped) ||
+        !asp_u64(offset_object, &offset))
         return NULL;
-    const char *found = strchr("uif?", kind[0]);
-    if (!kind[0] || !found || !(width == 1 || width == 2 || width == 4 || width == 8)) {
-        PyErr_SetString(PyExc_ValueError, "kind is one of u i f ?, width one of 1 2 4 8");
+    const char *found = kind[0] && !kind[1] ? strchr("uif?", kind[0]) : NULL;
+    if (!found || !(width == 1 || width == 2 || width == 4 || width == 8) || (*found == 'f' && width == 1)) {
+        PyErr_SetString(PyExc_ValueError, "kind is one of u i f ?, width one of 1 2 4 8, a float's not 1");
         return NULL;
     }
     allocfunc allocate = PyType_GetSlot(type, Py_tp_alloc);
@@ -230,6 +234,7 @@ static PyObject *word_notify(asp_py_word *self, PyObject *unused) {
     unsigned count = asp_words_over(address, self->width, words, 2);
     /* A waiter sleeps on every word of the element, so a knock at the first is enough. */
     if (count) asp_futex_wake(words[0].word);
+    ASP_COUNT(notifies, 1);
     asp_unpin(&pin);
     Py_RETURN_NONE;
 }

@@ -1,22 +1,23 @@
 """``aiospin demo``: an engine process broadcasts a file, word by word, to programs on three event loops.
 
-    text      which bytes are sent, and how they become words
-    engine    the process that sends
-    reader    the processes that receive
-    report    what these tell the parent, over a pipe each
-    run       the parent: starts them, notices when one dies, decides
-    view      what the parent shows: a live table, or lines
+text      which bytes are sent, and how they become words
+engine    the process that sends
+reader    the processes that receive
+report    what these tell the parent, over a pipe each
+parent    the process in front: starts the others, notices when one dies, decides
+view      what the parent shows: a live table, or lines
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from aiospin._cli.demo.text import EmptyText, load
-from aiospin._policy import PRESETS, default_name
+from aiospin._cli.demo.text import EmptyTextError, load
 
 MAX_READERS = 64
+POLICIES = ("latency", "balanced", "powersave")  # presets of WaitPolicy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--policy",
-        choices=list(PRESETS),
-        default=default_name(),
-        help="how the readers wait (default: %(default)s)",
+        choices=POLICIES,
+        help="how the readers wait (default: AIOSPIN_POLICY, or balanced)",
     )
     parser.add_argument(
         "--plain",
@@ -58,12 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from aiospin._cli.demo import run as parent
-    from aiospin._cli.demo.view import PlainView, RichMissing, RichView
+    from aiospin._cli.demo import parent
+    from aiospin._cli.demo.view import PlainView, RichMissingError, RichView
 
     try:
         text = load(arguments.file)
-    except (OSError, EmptyText) as error:
+    except (OSError, EmptyTextError) as error:
         print(f"aiospin demo: {error}", file=sys.stderr)
         return 2
     view: PlainView | RichView
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         try:
             view = RichView()
-        except RichMissing as error:
+        except RichMissingError as error:
             print(f"aiospin demo: {error}", file=sys.stderr)
             return 2
     return parent.run(
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         rate=arguments.rate,
         seconds=arguments.seconds,
         readers=arguments.readers,
-        policy=arguments.policy,
+        policy=arguments.policy or os.environ.get("AIOSPIN_POLICY") or "balanced",
     )
 
 

@@ -1,0 +1,412 @@
+"""await wait_for_flag and Flag.wait, on every loop: results, wakes, timeouts, fairness, numbers."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from support import Peer, mark, settled, shared, suspended
+
+import aiospin
+from aiospin import Flag, WaitPolicy, bits_set, eq, ge, gt, ne, wait_for_flag
+
+POLICIES = {
+    "adaptive": WaitPolicy(mode="adaptive", max_spin=1e-3, predict=False),
+    "thread": WaitPolicy(mode="thread", max_spin=1e-3, predict=False),
+    "loop": WaitPolicy(mode="loop", max_spin=3600, predict=False),
+    "park": WaitPolicy(mode="park"),
+    "latency": WaitPolicy.latency(),
+    "balanced": WaitPolicy.balanced(),
+    "powersave": WaitPolicy.powersave(),
+}
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request: pytest.FixtureRequest) -> WaitPolicy:
+    return POLICIES[request.param]
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "notified"])
+def notified(request: pytest.FixtureRequest) -> bool:
+    flag: bool = request.param
+    return flag
+
+
+# ---- ready ----
+
+
+def test_ready_returns_without_suspending() -> None:
+    """Driven by hand: the first step already brings the result, with no loop anywhere."""
+    word = bytearray(b"\5\0\0\0")
+    flag = Flag(word, dtype="I")
+    before = aiospin.statistics()
+    for _ in range(300):  # more than the budget of a task
+        for coroutine, expected in (
+            (wait_for_flag(word, eq(5)), 5),
+            (wait_for_flag(word, lambda: "yes"), "yes"),
+            (wait_for_flag(word, lambda buffer: buffer[0], 0, notified=True), 5),
+            (flag.wait(ge(5)), 5),
+        ):
+            with pytest.raises(StopIteration) as stopped:
+                coroutine.send(None)
+            assert stopped.value.value == expected
+    after = aiospin.statistics()
+    assert after.waits - before.waits == after.ready - before.ready == 600, "the native ones"
+    assert (after.parks, after.spin_ns) == (before.parks, before.spin_ns)
+
+
+def test_ready_starts_no_thread(run: Any) -> None:
+    async def main() -> None:
+        threads = threading.enumerate()
+        for _ in range(300):
+            assert await wait_for_flag(b"\5", eq(5)) == 5
+        assert threading.enumerate() == threads
+
+    run(main)
+
+
+def test_a_loop_over_ready_waits_lets_others_run(run: Any) -> None:
+    async def main() -> None:
+        word, rounds, turns = b"\5", 10_000, 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+            for _ in range(rounds):
+                await wait_for_flag(word, eq(5))
+            group.cancel_scope.cancel()
+        assert turns >= rounds // 128 // 2
+
+    run(main)
+
+
+def test_a_wait_outside_of_any_loop() -> None:
+    coroutine = wait_for_flag(bytearray(1), eq(1))
+    with pytest.raises(RuntimeError, match=r"no running event loop.*_sync"):
+        coroutine.send(None)
+    assert aiospin.statistics().pinned_buffers == 0
+
+
+# ---- woken ----
+
+
+def test_woken_by_a_thread(run: Any, policy: WaitPolicy, notified: bool) -> None:
+    async def main() -> None:
+        word = bytearray(64)
+        flag = Flag(word, dtype="I", offset=8)
+        for step in range(1, 4):
+            mark()
+
+            async def wait(step: int = step) -> None:
+                predicate = ge(step, dtype="I", offset=8)
+                result = await wait_for_flag(word, predicate, notified=notified, policy=policy)
+                assert result == step
+
+            def store(step: int = step) -> None:
+                flag.store(step)
+                if notified:
+                    flag.notify()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                await suspended()
+                thread = threading.Thread(target=store)
+                thread.start()
+            thread.join()
+        word.clear()
+
+    run(main)
+
+
+def test_woken_by_a_process(
+    run: Any, policy: WaitPolicy, notified: bool, peer: Peer, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        with shared(tmp_path / "memory") as memory:
+            mark()
+
+            async def wait() -> None:
+                predicate = eq(5, dtype="I", offset=64)
+                assert await wait_for_flag(memory, predicate, notified=notified, policy=policy) == 5
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                await suspended()
+                peer.ask(tmp_path / "memory", 5, offset=64, notify=notified)
+            peer.done()
+
+    run(main)
+
+
+def test_woken_by_the_same_thread(run: Any, policy: WaitPolicy) -> None:
+    async def main() -> None:
+        word = bytearray(8)
+        mark()
+
+        async def wait() -> None:
+            assert await wait_for_flag(word, eq(1), policy=policy) == 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await suspended()
+            word[0] = 1
+
+    run(main)
+
+
+def test_flag_wait(run: Any, policy: WaitPolicy) -> None:
+    async def main() -> None:
+        flag = Flag(bytearray(16), dtype=">h", offset=4)
+        mark()
+
+        async def wait() -> None:
+            assert await flag.wait(eq(-300), policy=policy) == -300
+            assert await flag.wait(lambda element: bytes(element) == b"\xfe\xd4") is True
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await suspended()
+            flag.store(-300)
+            flag.notify()
+
+    run(main)
+
+
+def test_elements_of_several_dtypes(run: Any, policy: WaitPolicy) -> None:
+    async def main() -> None:
+        data = bytearray(struct.pack("<4H d q", 0, 0, 0, 0, 0.0, 0))
+        small = memoryview(data)[:8]
+        anywhere = eq(7, dtype="H", elements="any")
+        everything = ge(1, dtype="u8", offset=0, elements="all")
+        mixed = (gt(0.5, dtype="d", offset=8) & bits_set(6, dtype="q", offset=16)) | eq(
+            9, dtype="H"
+        )
+        seen: list[Any] = []
+        mark()
+
+        async def wait(buffer: Any, predicate: aiospin.Predicate) -> None:
+            seen.append(await wait_for_flag(buffer, predicate, policy=policy))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait, small, anywhere)
+            await suspended(1)
+            struct.pack_into("<H", data, 6, 7)
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait, data, mixed)
+            await suspended(2)
+            struct.pack_into("<d", data, 8, 0.75)
+            struct.pack_into("<q", data, 16, 6)
+        async with anyio.create_task_group() as group:
+            struct.pack_into("<q", data, 16, 0)
+            group.start_soon(wait, data, everything)
+            await suspended(3)
+            struct.pack_into("<q", data, 16, 2)
+        assert seen == [7, 0.75, struct.unpack_from("<Q", data)[0]]
+        small.release()
+
+    run(main)
+
+
+# ---- timeouts ----
+
+
+def test_timeout(run: Any, policy: WaitPolicy, notified: bool) -> None:
+    async def main() -> None:
+        word, turns = bytearray(8), 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+            begin = time.monotonic()
+            with pytest.raises(TimeoutError, match=r"eq\(1\)> did not become true within 0\.01 s"):
+                await wait_for_flag(word, eq(1), 0.01, notified=notified, policy=policy)
+            assert time.monotonic() - begin >= 0.01
+            group.cancel_scope.cancel()
+        assert turns, "others run meanwhile"
+        word.clear()
+
+    run(main)
+
+
+def test_a_timeout_of_nothing_looks_once(run: Any) -> None:
+    async def main() -> None:
+        before = aiospin.statistics()
+        with pytest.raises(TimeoutError, match="just now"):
+            await wait_for_flag(bytearray(1), eq(1), 0)
+        after = aiospin.statistics()
+        assert (after.waits, after.parks) == (before.waits + 1, before.parks)
+        assert after.spin_ns == before.spin_ns
+
+    run(main)
+
+
+# ---- where it runs ----
+
+
+def test_a_spin_on_the_loop_lets_others_run(run_asyncio: Any) -> None:
+    async def main() -> None:
+        word, live = bytearray(8), aiospin.statistics().live_tickets
+        policy = WaitPolicy(mode="loop", max_spin=3600, predict=False)
+        mark()
+
+        async def wait() -> None:
+            assert await wait_for_flag(word, eq(1), policy=policy) == 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await suspended()
+            spun = aiospin.statistics().spin_ns
+            for _ in range(100):
+                await checkpoint()
+            assert aiospin.statistics().spin_ns > spun
+            assert aiospin.statistics().live_tickets == live, "no waiter thread takes part"
+            word[0] = 1
+
+    run_asyncio(main)
+
+
+def test_a_busy_loop_hands_its_spins_to_the_waiter_thread(run_asyncio: Any) -> None:
+    async def main() -> None:
+        word, live = bytearray(8), aiospin.statistics().live_tickets
+        policy = WaitPolicy(mode="adaptive", max_spin=3600, predict=False)
+        mark()
+
+        async def wait() -> None:
+            assert await wait_for_flag(word, eq(1), policy=policy) == 1
+
+        def busy() -> bool:
+            end = time.perf_counter() + 1e-3  # other work, many times a slice
+            while time.perf_counter() < end:
+                pass
+            return aiospin.statistics().live_tickets > live
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await suspended()
+            await settled(busy)
+            word[0] = 1
+
+    run_asyncio(main)
+
+
+# ---- numbers ----
+
+
+def test_a_thousand_waits_on_one_thread(run: Any, notified: bool) -> None:
+    async def main() -> None:
+        count = 1000
+        data = bytearray(8 * count)
+        flags = [Flag(data, dtype="Q", offset=8 * index) for index in range(count)]
+        threads, live = threading.active_count(), aiospin.statistics().live_tickets
+        policy, results = WaitPolicy(mode="park"), {}
+
+        async def wait(index: int) -> None:
+            predicate = ne(0, dtype="Q", offset=8 * index)
+            results[index] = await wait_for_flag(data, predicate, notified=notified, policy=policy)
+
+        async with anyio.create_task_group() as group:
+            for index in range(count):
+                group.start_soon(wait, index)
+            await settled(lambda: aiospin.statistics().live_tickets == live + count)
+            assert threading.active_count() == threads + 1
+            for index, flag in enumerate(flags):
+                flag.store(index + 1)
+                if notified:
+                    flag.notify()
+        assert results == {index: index + 1 for index in range(count)}
+        data.clear()
+
+    run(main)
+
+
+def test_two_loops_in_two_threads(run: Any) -> None:
+    """They play ping-pong over two words, each on a loop of its own."""
+    rounds = 50
+    data = bytearray(128)
+    ping, pong = Flag(data, dtype="I"), Flag(data, dtype="I", offset=64)
+    errors: list[BaseException] = []
+
+    async def play(mine: Flag, yours: Flag, serve: bool) -> None:
+        for step in range(1, rounds + 1):
+            if serve:
+                yours.store(step)
+                yours.notify()
+            assert await mine.wait(ge(step), 30) == step
+            if not serve:
+                yours.store(step)
+                yours.notify()
+
+    def player() -> None:
+        try:
+            run(play, ping, pong, False)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=player)
+    thread.start()
+    run(play, pong, ping, True)
+    thread.join()
+    assert not errors
+
+
+# ---- statistics ----
+
+
+def test_statistics(run: Any) -> None:
+    async def main() -> None:
+        word = bytearray(8)
+        park = WaitPolicy(mode="park")
+        before = aiospin.statistics()
+        mark()
+
+        async def wait() -> None:
+            await wait_for_flag(word, eq(1), policy=park)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await settled(lambda: aiospin.statistics().parks > before.parks)
+            now = aiospin.statistics()
+            assert (now.live_tickets, now.pinned_buffers) == (
+                before.live_tickets + 1,
+                before.pinned_buffers + 1,
+            )
+            word[0] = 1
+        now = aiospin.statistics()
+        assert now.waits == before.waits + 1
+        assert now.parked == before.parked + 1
+        assert (now.spun, now.ready) == (before.spun, before.ready)
+        assert (now.timed_out, now.cancelled) == (before.timed_out, before.cancelled)
+        assert (now.live_tickets, now.pinned_buffers) == (
+            before.live_tickets,
+            before.pinned_buffers,
+        )
+
+        with pytest.raises(TimeoutError):
+            await wait_for_flag(word, eq(0), 1e-3, policy=park)
+        assert aiospin.statistics().timed_out == before.timed_out + 1
+
+        word[0] = 0
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await settled(lambda: aiospin.statistics().live_tickets > before.live_tickets)
+            group.cancel_scope.cancel()
+        assert aiospin.statistics().cancelled == before.cancelled + 1
+        assert aiospin.statistics().waits == before.waits + 3
+
+    run(main)

@@ -1,0 +1,200 @@
+"""One's own close: after it everything says so, also to a task or thread that was waiting."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+from broadcast_support import SHM, fill, pair, until_waits, waits
+from support import running, until
+
+import aiospin
+from aiospin import ClosedResourceError
+
+
+def test_closed_writer(run):
+    async def main():
+        writer, [reader] = pair()
+        async with reader:
+            await writer.aclose()
+            writer.close()  # twice is harmless
+            assert writer.closed
+            for call in (
+                lambda: writer.send_nowait(b""),
+                lambda: writer.send_sync(b""),
+                lambda: writer.acquire_write(1).__enter__(),
+                lambda: writer.wait_for_readers_sync(0),
+                writer.statistics,
+                writer.__enter__,
+            ):
+                with pytest.raises(ClosedResourceError):
+                    call()
+            for call in (
+                lambda: writer.send(b""),
+                lambda: writer.acquire_write(1).__aenter__(),
+                lambda: writer.wait_for_readers(0),
+                writer.__aenter__,
+            ):
+                with pytest.raises(ClosedResourceError):
+                    await call()
+
+    run(main)
+
+
+def test_closed_reader(run):
+    async def main():
+        writer, [reader] = pair()
+        async with writer:
+            writer.send_nowait(b"unread")
+            await reader.aclose()
+            reader.close()
+            assert reader.closed
+            for call in (
+                reader.receive_nowait,
+                reader.receive_sync,
+                reader.receive_many_nowait,
+                reader.receive_many_sync,
+                lambda: reader.acquire_read().__enter__(),
+                lambda: next(reader.iter_sync()),
+                reader.statistics,
+                reader.__enter__,
+            ):
+                with pytest.raises(ClosedResourceError):
+                    call()
+            for call in (
+                reader.receive,
+                reader.receive_many,
+                lambda: reader.acquire_read().__aenter__(),
+                reader.__anext__,
+                reader.__aenter__,
+            ):
+                with pytest.raises(ClosedResourceError):
+                    await call()
+            assert writer.statistics().readers == ()
+
+    run(main)
+
+
+def test_close_while_a_task_receives(run):
+    async def main():
+        writer, [reader] = pair()
+        async with writer:
+
+            async def receive():
+                with pytest.raises(ClosedResourceError):
+                    await reader.receive()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(receive)
+                await until_waits(reader)
+                reader.close()
+
+    run(main)
+
+
+def test_close_while_a_task_sends(run):
+    async def main():
+        writer, [reader] = pair()
+        async with reader:
+            count = fill(writer)
+
+            async def send():
+                with pytest.raises(ClosedResourceError):
+                    await writer.send(b"never sent")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(send)
+                await until_waits(writer)
+                writer.close()
+            assert len(reader.receive_many_nowait()) == count
+            with pytest.raises(aiospin.EndOfStream):
+                reader.receive_nowait()
+
+    run(main)
+
+
+def ends_closed(call):
+    with pytest.raises(ClosedResourceError):
+        call()
+
+
+def test_close_while_a_thread_receives():
+    for _ in range(5):
+        writer, [reader] = pair()
+        with writer, running(partial(ends_closed, reader.receive_sync)):
+            until(partial(waits, reader))
+            reader.close()
+
+
+def test_close_while_a_thread_sends():
+    for _ in range(5):
+        writer, [reader] = pair()
+        with reader:
+            fill(writer)
+            with running(partial(ends_closed, partial(writer.send_sync, b""))):
+                until(partial(waits, writer))
+                writer.close()
+
+
+def test_close_at_any_time_of_a_thread_that_receives():
+    """Without waiting for it to wait: whatever close() meets, the thread ends and nothing else breaks."""
+    for turn in range(20):
+        writer, [reader] = pair()
+        with writer, running(partial(ends_closed, reader.receive_sync)):
+            for _ in range(turn % 20):
+                waits(reader) if turn % 2 else None
+            try:
+                reader.close()
+            except aiospin.BusyResourceError:  # the thread is in the middle of a native call
+                reader.close()
+
+
+def test_close_inside_acquire_read():
+    writer, [reader] = pair()
+    with writer:
+        writer.send_nowait(b"1")
+        with reader.acquire_read() as view:
+            reader.close()
+            assert view == b"1"  # the block may go on with what it has
+        assert writer.statistics().readers == ()
+
+
+def test_close_inside_acquire_write():
+    writer, [reader] = pair()
+    with reader:
+        with pytest.raises(ClosedResourceError), writer.acquire_write(1) as slot:  # noqa: PT012 - the block itself is tested
+            slot[:] = b"1"
+            writer.close()
+        with pytest.raises(aiospin.EndOfStream):
+            reader.receive_nowait()
+
+
+def test_dropped_ends_close():
+    writer, [reader] = pair()
+    name = writer.name
+    del reader
+    assert writer.statistics().readers == ()
+    del writer
+    with pytest.raises(FileNotFoundError):
+        Path(SHM + name).stat()
+
+
+def test_reader_can_outlive_the_name():
+    writer, [reader] = pair()
+    with reader:
+        writer.send_nowait(b"last")
+        writer.close()
+        with pytest.raises(FileNotFoundError):
+            aiospin.BroadcastReader.attach(writer.name)
+        assert reader.receive_nowait() == b"last"
+
+
+def test_close_does_not_remove_another_broadcast_of_its_name():
+    writer, _ = pair(readers=0)
+    os.unlink(SHM + writer.name)
+    with aiospin.BroadcastWriter.create(writer.name) as second:
+        writer.close()
+        aiospin.BroadcastReader.attach(second.handle).close()

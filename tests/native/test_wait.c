@@ -1,0 +1,196 @@
+/* test_wait.c - one blocking wait: it ends when ready, never before its deadline, and counts what it did. */
+#include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "atomics.h"
+#include "check.h"
+#include "clock.h"
+#include "park.h"
+#include "tally.h"
+#include "wait.h"
+
+#define MS UINT64_C(1000000)
+#define PATIENCE_NS (UINT64_C(20000) * MS)
+
+/* A watch over a flag, with an eventcount beside it as in the ring. */
+typedef struct flag {
+    asp_watch watch;
+    uint32_t word, park;
+    uint64_t looks, ready_at; /* with ready_at, the look of that number is true */
+} flag;
+
+static bool look(asp_watch *watch) {
+    flag *f = (flag *)watch;
+    uint64_t looks = asp_load_relaxed_u64(&f->looks) + 1;
+    asp_store_relaxed_u64(&f->looks, looks);
+    return asp_load_acquire_u32(&f->word) || looks == f->ready_at;
+}
+
+static unsigned prepare(asp_watch *watch, asp_futex_word *words, unsigned room) {
+    flag *f = (flag *)watch;
+    CHECK(room == ASP_WATCH_WORDS);
+    words[0] = (asp_futex_word){&f->park, asp_park_prepare(&f->park)};
+    return 1;
+}
+
+static void init(flag *f, bool notified) {
+    *f = (flag){.watch = {look, notified ? prepare : NULL, &f->word, 4}};
+}
+
+static asp_status wait_through(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
+    asp_status status;
+    while ((status = asp_wait(watch, pace, deadline_ns)) == ASP_INTERRUPTED) {
+    }
+    return status;
+}
+
+/* Spinning, sleeping and parking, each to a deadline that nothing anticipates. */
+static void never_ends_before_its_deadline(void) {
+    for (int notified = 0; notified < 2; notified++)
+        for (uint64_t spin_ms = 0; spin_ms <= 2000; spin_ms = spin_ms < 2 ? spin_ms + 1 : 1000 * spin_ms)
+            for (uint64_t ms = 0; ms < 3; ms++) {
+                flag f;
+                init(&f, notified);
+                const uint64_t timed_out = asp_counters.timed_out, now = asp_now_ns();
+                asp_pace pace = asp_pace_start(now, spin_ms * MS, MS, true);
+                CHECK(wait_through(&f.watch, &pace, now + ms * MS) == ASP_TIMED_OUT);
+                const uint64_t took = asp_now_ns() - now;
+                CHECK_SAY(took >= ms * MS && took < 1500 * MS, "%" PRIu64 " ns of %" PRIu64 " ms", took, ms);
+                CHECK(asp_counters.timed_out == timed_out + 1);
+            }
+}
+
+static void a_deadline_in_the_past_still_looks(void) {
+    flag f;
+    init(&f, false);
+    asp_pace pace = asp_pace_start(asp_now_ns(), 0, MS, true);
+    CHECK(asp_wait(&f.watch, &pace, 0) == ASP_TIMED_OUT);
+    f.word = 1;
+    CHECK(asp_wait(&f.watch, &pace, 0) == ASP_READY);
+}
+
+static void counts_how_it_was_satisfied(void) {
+    for (uint64_t at = 1; at < 6; at++)
+        for (int spins = 0; spins < 2; spins++) {
+            flag f;
+            init(&f, false);
+            f.ready_at = at;
+            const asp_tally before = asp_counters;
+            asp_pace pace = asp_pace_start(asp_now_ns(), spins ? PATIENCE_NS : 0, MS, true);
+            CHECK(wait_through(&f.watch, &pace, ASP_FOREVER) == ASP_READY);
+            const uint64_t parks = asp_counters.parks - before.parks;
+            CHECK(asp_counters.spun - before.spun == (parks ? 0 : 1));
+            CHECK(asp_counters.parked - before.parked == (parks ? 1 : 0));
+            CHECK(spins || at == 1 ? parks == 0 : parks > 0);
+            CHECK((asp_counters.spin_ns > before.spin_ns) == (spins == 1));
+            CHECK(f.looks == at); /* a look that was true is never followed by another */
+        }
+}
+
+static void sleeps_double_up_to_their_limit(void) {
+    asp_pace pace = asp_pace_start(0, 0, 10 * ASP_FIRST_SLEEP_NS, false);
+    uint64_t want = ASP_FIRST_SLEEP_NS;
+    for (int i = 0; i < 10; i++, want *= 2)
+        CHECK(asp_pace_sleep(&pace) == (want < 10 * ASP_FIRST_SLEEP_NS ? want : 10 * ASP_FIRST_SLEEP_NS));
+    pace = asp_pace_start(0, 0, 1, false);
+    CHECK(asp_pace_sleep(&pace) == 1 && asp_pace_sleep(&pace) == 1);
+}
+
+static void a_long_wait_comes_up_for_signals(void) {
+    for (int notified = 0; notified < 2; notified++)
+        for (int spins = 0; spins < 2; spins++) {
+            flag f;
+            init(&f, notified);
+            const uint64_t now = asp_now_ns();
+            asp_pace pace = asp_pace_start(now, spins ? PATIENCE_NS : 0, PATIENCE_NS, true);
+            pace.sleep_ns = PATIENCE_NS;
+            CHECK(asp_wait(&f.watch, &pace, ASP_FOREVER) == ASP_INTERRUPTED);
+            CHECK(asp_now_ns() - now >= ASP_RECHECK_NS);
+        }
+}
+
+static void on_alarm(int number) { (void)number; }
+
+static void a_signal_ends_a_park(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_alarm;
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    const struct itimerval often = {{0, 2000}, {0, 2000}}, never = {{0, 0}, {0, 0}};
+    flag f;
+    init(&f, true);
+    asp_pace pace = asp_pace_start(asp_now_ns(), 0, MS, true);
+    CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    const uint64_t now = asp_now_ns();
+    CHECK(asp_wait(&f.watch, &pace, ASP_FOREVER) == ASP_INTERRUPTED);
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    CHECK(asp_now_ns() - now < ASP_RECHECK_NS);
+    CHECK(wait_through(&f.watch, &pace, asp_now_ns()) == ASP_TIMED_OUT); /* and can be gone on with */
+}
+
+static void one_line_is_one_line(void) {
+    const asp_selection before = *asp_current();
+    const asp_monitor watching = {.name = "for this test", .watches = true};
+    const asp_selection fake = {.monitor = &watching, .line_bytes = 64};
+    static _Alignas(64) uint8_t memory[192];
+    asp_use(&fake);
+    for (unsigned at = 0; at < 128; at++)
+        for (uint32_t span = 0; span <= 64; span++) {
+            const asp_watch watch = {look, NULL, memory + at, span};
+            CHECK(asp_one_line(&watch) == (span && at % 64 + span <= 64));
+        }
+    asp_use(&before);
+}
+
+/* ---- two threads ---- */
+
+static void *raise_in_a_while(void *argument) {
+    flag *f = argument;
+    const uint64_t looks = asp_load_relaxed_u64(&f->looks), since = asp_now_ns();
+    while (asp_load_relaxed_u64(&f->looks) < looks + 3) { /* it has begun, and sleeps or is about to */
+        CHECK(asp_now_ns() - since < PATIENCE_NS);
+        if (f->watch.prepare && asp_load_relaxed_u32(&f->park) & 1) break;
+        sched_yield();
+    }
+    asp_store_release_u32(&f->word, 1);
+    asp_park_notify(&f->park);
+    return NULL;
+}
+
+static void is_woken_however_it_waits(void) {
+    for (int round = 0; round < 40; round++) {
+        const uint64_t spins[] = {0, MS / 10, PATIENCE_NS};
+        for (int s = 0; s < 3; s++)
+            for (int notified = 0; notified < 2; notified++) {
+                flag f;
+                pthread_t thread;
+                init(&f, notified);
+                asp_pace pace = asp_pace_start(asp_now_ns(), spins[s], MS, round % 2);
+                CHECK(pthread_create(&thread, NULL, raise_in_a_while, &f) == 0);
+                const uint64_t now = asp_now_ns();
+                CHECK(wait_through(&f.watch, &pace, asp_after(now, PATIENCE_NS)) == ASP_READY);
+                CHECK(pthread_join(thread, NULL) == 0);
+            }
+    }
+}
+
+int main(void) {
+    asp_selection selection;
+    CHECK_SAY(asp_select(NULL, &selection) == ASP_READY, "%s", selection.why);
+    asp_use(&selection);
+    never_ends_before_its_deadline();
+    a_deadline_in_the_past_still_looks();
+    counts_how_it_was_satisfied();
+    sleeps_double_up_to_their_limit();
+    a_long_wait_comes_up_for_signals();
+    a_signal_ends_a_park();
+    one_line_is_one_line();
+    is_woken_however_it_waits();
+    printf("test_wait: passed\n");
+    return 0;
+}
