@@ -104,7 +104,8 @@ static PyObject *py_capabilities(PyObject *module, PyObject *unused) {
 static PyObject *py_statistics(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
-#define FIELD(name) #name, (unsigned long long)asp_load_relaxed_u64(&asp_counters.name)
+    const asp_tally sum = asp_tally_read();
+#define FIELD(name) #name, (unsigned long long)sum.name
     return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsK}", FIELD(waits), FIELD(ready), FIELD(spun),
                          FIELD(parked), FIELD(parks), FIELD(spurious), FIELD(predicted),
                          FIELD(timed_out), FIELD(cancelled), FIELD(notifies), FIELD(elided),

@@ -10,10 +10,11 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from support import PATIENCE, mark, settled, suspended
+from support import PATIENCE, mark, settled, suspended, until
 
 import aiospin
 from aiospin import Flag, WaitPolicy, eq, wait_for_flag
+from aiospin._loops import current_loop
 
 WAYS: dict[str, dict[str, Any]] = {
     "adaptive": {"policy": WaitPolicy(max_spin=1e-3, predict=False)},
@@ -126,6 +127,28 @@ def test_one_of_many_is_cancelled(run: Any) -> None:
             await settled(lambda: aiospin.statistics().live_tickets == 5)
             word[0] = 1
         assert sorted(seen) == [1, 3, 5, 7, 9]
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", ["thread", "park", "notified", "callable"])
+def test_a_cancel_after_completion(run: Any, name: str) -> None:
+    """The waiter thread has posted it and the loop has not come to it: the late wake finds nobody."""
+
+    async def main() -> None:
+        word, live, port = bytearray(8), aiospin.statistics().live_tickets, current_loop()
+        way = {"predicate": eq(1), **WAYS[name]}
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: wait_for_flag(word, **way))
+            await settled(lambda: aiospin.statistics().live_tickets > live)
+            word[0] = 1
+            Flag(word, dtype="B").notify()
+            until(lambda: port._completed)  # this thread does not let the loop run meanwhile
+            group.cancel_scope.cancel()
+        for _ in range(5):
+            await checkpoint()
+        word.append(0)
 
     run(main)
 

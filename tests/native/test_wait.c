@@ -56,12 +56,12 @@ static void never_ends_before_its_deadline(void) {
             for (uint64_t ms = 0; ms < 3; ms++) {
                 flag f;
                 init(&f, notified);
-                const uint64_t timed_out = asp_counters.timed_out, now = asp_now_ns();
+                const uint64_t timed_out = asp_tally_read().timed_out, now = asp_now_ns();
                 asp_pace pace = asp_pace_start(now, spin_ms * MS, MS, true);
                 CHECK(wait_through(&f.watch, &pace, now + ms * MS) == ASP_TIMED_OUT);
                 const uint64_t took = asp_now_ns() - now;
                 CHECK_SAY(took >= ms * MS && took < 1500 * MS, "%" PRIu64 " ns of %" PRIu64 " ms", took, ms);
-                CHECK(asp_counters.timed_out == timed_out + 1);
+                CHECK(asp_tally_read().timed_out == timed_out + 1);
             }
 }
 
@@ -80,14 +80,14 @@ static void counts_how_it_was_satisfied(void) {
             flag f;
             init(&f, false);
             f.ready_at = at;
-            const asp_tally before = asp_counters;
+            const asp_tally before = asp_tally_read();
             asp_pace pace = asp_pace_start(asp_now_ns(), spins ? PATIENCE_NS : 0, MS, true);
             CHECK(wait_through(&f.watch, &pace, ASP_FOREVER) == ASP_READY);
-            const uint64_t parks = asp_counters.parks - before.parks;
-            CHECK(asp_counters.spun - before.spun == (parks ? 0 : 1));
-            CHECK(asp_counters.parked - before.parked == (parks ? 1 : 0));
+            const uint64_t parks = asp_tally_read().parks - before.parks;
+            CHECK(asp_tally_read().spun - before.spun == (parks ? 0 : 1));
+            CHECK(asp_tally_read().parked - before.parked == (parks ? 1 : 0));
             CHECK(spins || at == 1 ? parks == 0 : parks > 0);
-            CHECK((asp_counters.spin_ns > before.spin_ns) == (spins == 1));
+            CHECK((asp_tally_read().spin_ns > before.spin_ns) == (spins == 1));
             CHECK(f.looks == at); /* a look that was true is never followed by another */
         }
 }

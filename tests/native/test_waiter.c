@@ -82,7 +82,7 @@ static void patient(uint64_t since) {
 /* Until the thread has gone to sleep at least once more. */
 static void until_parked(uint64_t parks_before) {
     uint64_t since = asp_now_ns();
-    while (asp_load_relaxed_u64(&asp_counters.parks) == parks_before) patient(since);
+    while (asp_tally_read().parks == parks_before) patient(since);
 }
 
 static void a_completion_is_taken_once(void) {
@@ -232,7 +232,7 @@ static void *run_once(void *argument) {
 static void one_thread_runs_it(void) {
     asp_waiter *w = asp_waiter_new();
     runner r = {.waiter = w};
-    uint64_t parks = asp_load_relaxed_u64(&asp_counters.parks);
+    uint64_t parks = asp_tally_read().parks;
     uint32_t word = 0;
     flag f;
     /* an unnotified ticket makes it park again and again, so that a park is surely seen */
@@ -297,7 +297,7 @@ static void more_tickets_than_futex_words(void) {
     }
     for (int i = 0; i < N; i += 23) {
         runner r = {.waiter = w};
-        uint64_t parks = asp_load_relaxed_u64(&asp_counters.parks);
+        uint64_t parks = asp_tally_read().parks;
         pthread_t thread = start(run_once, &r);
         until_parked(parks);
         raise_flag(&words[i]);
@@ -331,11 +331,11 @@ static void looks_of_cold_waits_fall_together(void) {
     }
     flag_init(&last, &word, true);
     CHECK(submit(w, &last, &last, 0, 80 * MS) == ASP_READY);
-    uint64_t parks = asp_counters.parks;
+    uint64_t parks = asp_tally_read().parks;
     CHECK(asp_waiter_run(w, ASP_FOREVER) == ASP_READY);
     CHECK(take(w, &status) == &last && status == ASP_TIMED_OUT);
     /* 80 ms are 20 periods of 4 ms, or 26 of the shortest phase; each on its own would be 1,280 */
-    CHECK_SAY(asp_counters.parks - parks < 200, "%" PRIu64 " parks", asp_counters.parks - parks);
+    CHECK_SAY(asp_tally_read().parks - parks < 200, "%" PRIu64 " parks", asp_tally_read().parks - parks);
     void *token;
     while (asp_waiter_drop(w, &token)) {
     }
@@ -349,13 +349,13 @@ static void ten_thousand_tickets(void) {
     flag *f = calloc(N, sizeof *f);
     asp_status status;
     void *token;
-    uint64_t live = asp_counters.live_tickets;
+    uint64_t live = asp_tally_read().live_tickets;
     CHECK(words && f);
     for (int i = 0; i < N; i++) {
         flag_init(&f[i], &words[i], i % 2);
         CHECK(submit(w, &f[i], &f[i], i % 5 ? 0 : PATIENCE_NS, ASP_FOREVER) == ASP_READY);
     }
-    CHECK(asp_waiter_live(w) == N && asp_counters.live_tickets - live == N);
+    CHECK(asp_waiter_live(w) == N && asp_tally_read().live_tickets - live == N);
     for (int i = 0; i < N; i += 3) words[i] = 1;
     for (int i = 1; i < N; i += 3)
         CHECK(asp_waiter_cancel(w, &f[i].ticket, &token) && token == &f[i]);
@@ -365,10 +365,10 @@ static void ten_thousand_tickets(void) {
         for (flag *got; (got = take(w, &status)) != NULL; taken++)
             CHECK((got - f) % 3 == 0 && status == ASP_READY);
     }
-    CHECK(asp_waiter_live(w) == N / 3 && asp_counters.live_tickets - live == N / 3);
+    CHECK(asp_waiter_live(w) == N / 3 && asp_tally_read().live_tickets - live == N / 3);
     int dropped = 0;
     for (; asp_waiter_drop(w, &token); dropped++) CHECK(((flag *)token - f) % 3 == 2);
-    CHECK(dropped == N / 3 && asp_counters.live_tickets == live);
+    CHECK(dropped == N / 3 && asp_tally_read().live_tickets == live);
     asp_waiter_free(w);
     free(f);
     free(words);
@@ -612,7 +612,7 @@ int main(int argc, char **argv) {
     a_child_drops_and_reuses();
     nothing_looks_after_a_cancel();
     stress(argc > 1 ? atof(argv[1]) : 0.8, argc > 2 ? strtoull(argv[2], NULL, 0) : 1);
-    CHECK(asp_counters.live_tickets == 0);
+    CHECK(asp_tally_read().live_tickets == 0);
     printf("test_waiter: passed\n");
     return 0;
 }
