@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, SupportsFloat
 
 from aiospin._core import core
 
@@ -19,9 +19,12 @@ def deadline_of(timeout: float | None) -> int:
     """
     if timeout is None:
         return FOREVER
-    if isinstance(timeout, bool) or not hasattr(timeout, "__float__"):
+    if isinstance(timeout, (bool, str, bytes)) or not isinstance(timeout, SupportsFloat):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-    seconds = float(timeout)
+    try:
+        seconds = float(timeout)
+    except OverflowError:  # an integer beyond all floats
+        seconds = math.copysign(math.inf, timeout)
     if math.isnan(seconds):
         raise ValueError("timeout must be a number of seconds, not NaN")
     if seconds < 0:

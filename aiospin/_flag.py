@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from aiospin._core import core
 from aiospin._deadline import deadline_of, expired
 from aiospin._policy import WaitPolicy, resolve
-from aiospin._predicate import buffer_dtype, parse_dtype
+from aiospin._predicate import check_offset, dtype_of_buffer, parse_dtype
 from aiospin._target import make_target
-from aiospin._wait import pause, spend, spin_budget, suspend, warn_if_on_loop
+from aiospin._wait import block, pause, spend, suspend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,10 +24,9 @@ class Flag:
     """One element of a buffer, used as a flag, a counter or a sequence number between processes.
 
     Reading and writing are atomic, with acquire and release: what the writer stored before
-    :meth:`store` is seen by whoever
-    loads that value. The buffer is held, but pinned only during each call, so its shared memory
-    can be closed at any
-    time (later calls then raise).
+    :meth:`store` is seen by whoever loads that value. The buffer is held, but pinned only during each call, so
+    the shared memory of a ``Flag(shm.buf, offset=8)`` can be closed at any time (later calls then raise). A slice
+    made for the flag, as in ``Flag(shm.buf[8:])``, is itself a hold on the memory for as long as the flag lives.
 
     :param buf: any contiguous buffer; writable, for anything but :meth:`load`, :meth:`wait` and :meth:`notify`.
     :param dtype: a struct code ("I") or NumPy-style name ("uint32") of width 1, 2, 4 or 8; the
@@ -40,15 +39,8 @@ class Flag:
     __slots__ = ("_buf", "_dtype", "_offset", "_word")
 
     def __init__(self, buf: Buffer, *, dtype: object = None, offset: int = 0) -> None:
-        if dtype is None:
-            with memoryview(buf) as view:
-                self._dtype = buffer_dtype(view.format, view.itemsize)
-        else:
-            self._dtype = parse_dtype(dtype)
-        if isinstance(offset, bool) or not isinstance(offset, int):
-            raise TypeError(f"offset must be a whole number of bytes, not {offset!r}")
-        if offset < 0:
-            raise ValueError(f"offset must be at least 0 bytes, not {offset}")
+        offset = check_offset(offset)
+        self._dtype = dtype_of_buffer(buf) if dtype is None else parse_dtype(dtype)
         self._buf = buf
         self._offset = offset
         self._word = core.Word(
@@ -105,7 +97,8 @@ class Flag:
 
         Like :func:`aiospin.wait_for_flag` with ``notified=True`` on a buffer of just this element:
         a predicate without a
-        dtype means the flag's own, and a callable is given a memoryview of one element.
+        dtype means the flag's own, and a callable is given a memoryview of one element (of its bytes, where the
+        element is byte-swapped or a half float).
         """
         deadline_ns = deadline_of(timeout)
         policy = resolve(policy)
@@ -115,7 +108,7 @@ class Flag:
                 if target.look():
                     if spend():
                         await pause()
-                elif not deadline_ns or not await suspend(target, deadline_ns, policy):
+                elif not await suspend(target, deadline_ns, policy):
                     raise expired(f"{predicate!r} did not become true", timeout)
                 return target.result
             finally:
@@ -134,13 +127,10 @@ class Flag:
         with self._element() as element:
             target = self._target(element, predicate)
             try:
-                if not target.look():
-                    if deadline_ns:
-                        warn_if_on_loop("Flag.wait_sync()", "await Flag.wait()")
-                    if not deadline_ns or not target.run(
-                        deadline_ns, spin_budget(target, policy), policy
-                    ):
-                        raise expired(f"{predicate!r} did not become true", timeout)
+                if not target.look() and not block(
+                    target, deadline_ns, policy, "Flag.wait_sync()", "await Flag.wait()"
+                ):
+                    raise expired(f"{predicate!r} did not become true", timeout)
                 return target.result
             finally:
                 target.release()
@@ -150,7 +140,8 @@ class Flag:
             return flat[self._offset : self._offset + self._dtype.width]
 
     def _target(self, element: memoryview, predicate: Any) -> Target:
-        if callable(predicate) and not self._dtype.swapped:
+        # A memoryview has no byte-swapped elements, and before Python 3.12 no half floats: bytes then.
+        if callable(predicate) and not self._dtype.swapped and self._dtype.code != "e":
             element = element.cast(self._dtype.code)  # type: ignore[call-overload]
         return make_target(element, predicate, True, self._dtype)
 

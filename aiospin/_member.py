@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiospin._core import core
 from aiospin._errors import ClosedResourceError
 from aiospin._target import RecheckedTarget
-from aiospin._wait import spin_budget, suspend, warn_if_on_loop
+from aiospin._wait import block, suspend
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -98,22 +98,19 @@ class Member:
                 return True
             if not deadline_ns:
                 self._ask_after_peer()
-            return bool(deadline_ns) and await suspend(self._target, deadline_ns, self._policy)
+            return await suspend(self._target, deadline_ns, self._policy)
         finally:
             self._stop_waiting()
 
     def _until_ready_sync(self, deadline_ns: int, function: str, instead: str) -> bool:
         """The blocking form of _until_ready; the names are for the warning on a loop's thread."""
-        if deadline_ns:
-            warn_if_on_loop(function, instead, depth=1)
         self._begin_waiting()
         try:
             if self._target.look():
                 return True
             if not deadline_ns:
                 self._ask_after_peer()
-            spin_ns = spin_budget(self._target, self._policy)
-            return bool(deadline_ns) and self._target.run(deadline_ns, spin_ns, self._policy)
+            return block(self._target, deadline_ns, self._policy, function, instead, depth=1)
         finally:
             self._stop_waiting()
 

@@ -4,9 +4,11 @@ Private: everything public is in ``aiospin``. Times are absolute CLOCK_MONOTONIC
 (``*_deadline_ns``) or durations in nanoseconds (``*_ns``).
 """
 
-from typing import Any, Final, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 from typing_extensions import Buffer
+
+_Counter: TypeAlias = Literal["waits", "ready", "timed_out", "cancelled"]
 
 READY: Final[int]
 TIMED_OUT: Final[int]
@@ -25,6 +27,9 @@ def capabilities() -> dict[str, Any]:
 def statistics() -> dict[str, int]:
     """The counters of csrc/core/tally.h, and live_tickets and pinned_buffers as of now."""
 
+def count(counter: _Counter, n: int = 1) -> None:
+    """Add to a counter of statistics() what only the package can know."""
+
 @final
 class Wait:
     """One wait at a time on one thing: pins the buffer until release()."""
@@ -37,7 +42,7 @@ class Wait:
     def look(self) -> bool:
         """The first look of a wait; begins its statistics and its gap."""
 
-    def spin(self, budget_ns: int) -> bool:
+    def spin(self, budget_ns: int, hardware: bool) -> bool:
         """Spin without the GIL until ready or the budget is spent. At least one look."""
 
     def run(self, deadline_ns: int, spin_ns: int, max_sleep_ns: int, hardware: bool) -> bool:

@@ -46,6 +46,10 @@ class WaitPolicy:
             if not (low <= seconds <= 3600):  # also refuses NaN
                 raise ValueError(f"{name} must be from {low:g} to 3600 seconds, not {seconds!r}")
 
+        for name in ("predict", "hardware"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
+
     @property
     def spin_ns(self) -> int:
         """max_spin in nanoseconds; 0 where the mode does not spin."""

@@ -79,6 +79,9 @@ def parse_dtype(dtype: object) -> Dtype:
     """Understand a struct code ("I", "<q"), a NumPy-style name ("uint32", "u4") or a ``numpy.dtype``."""
     if isinstance(dtype, Dtype):
         return dtype
+    if isinstance(dtype, type) and (numpy := sys.modules.get("numpy")):
+        if issubclass(dtype, numpy.generic):
+            dtype = numpy.dtype(dtype)  # numpy.uint32 is the way most people write it
     text = getattr(dtype, "str", dtype)
     if not isinstance(text, str):
         raise TypeError(
@@ -120,6 +123,22 @@ def buffer_dtype(struct_format: str | None, itemsize: int) -> Dtype:
             "width 1, 2, 4 or 8: say which word is meant with dtype= (and offset=)"
         )
     return Dtype(kind, itemsize, order in _SWAPPED_ORDERS and itemsize > 1)
+
+
+def dtype_of_buffer(buf: Any) -> Dtype:
+    """The element type of a buffer.
+
+    :raises TypeError: no buffer.
+    :raises ValueError: a buffer whose elements are no numbers.
+    """
+    try:
+        view = memoryview(buf)
+    except TypeError:
+        raise TypeError(
+            f"a buffer is needed (SharedMemory.buf, mmap, bytearray, a NumPy array ...), not {type(buf)!r}"
+        ) from None
+    with view:
+        return buffer_dtype(view.format, view.itemsize)
 
 
 def _check_value(op: str, value: object, dtype: Dtype) -> int:
@@ -218,19 +237,10 @@ class Predicate:
         program = self._programs.get(None)
         if program is not None:
             return program
-        key: object = default
-        if default is None:
-            try:
-                with memoryview(buf) as view:
-                    key = (view.format, view.itemsize)
-            except TypeError:
-                raise TypeError(
-                    "a buffer is needed (SharedMemory.buf, mmap, bytearray, a NumPy array ...), not "
-                    f"{type(buf)!r}"
-                ) from None
+        key = dtype_of_buffer(buf) if default is None else default
         program = self._programs.get(key)
         if program is None:
-            program = self._compile(default or buffer_dtype(*key))  # type: ignore[misc]
+            program = self._compile(key)
             self._programs[key] = program
         return program
 
@@ -274,14 +284,32 @@ class Predicate:
         return f"<aiospin predicate {self._text}>"
 
 
+def check_offset(offset: object) -> int:
+    """An offset in bytes.
+
+    :raises TypeError: no integer.
+    :raises ValueError: negative, or beyond any buffer.
+    """
+    if isinstance(offset, bool) or not isinstance(offset, SupportsIndex):
+        raise TypeError(f"offset must be a whole number of bytes, not {offset!r}")
+    value = operator.index(offset)
+    if value < 0:
+        raise ValueError(f"offset must be at least 0 bytes, not {value}")
+    if value >= 1 << 63:
+        raise ValueError(f"offset must be less than 2**63 bytes, not {value}")
+    return value
+
+
+def _scalar(value: Any) -> Any:
+    """A NumPy scalar as the Python number that it is; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
 def _term(op: str, value: Any, dtype: object, offset: int, elements: Elements) -> Predicate:
     if elements not in ELEMENTS:
         raise ValueError(f"elements must be 'first', 'all' or 'any', not {elements!r}")
-    if not isinstance(offset, SupportsIndex):
-        raise TypeError(f"offset must be a whole number of bytes, not {offset!r}")
-    offset = operator.index(offset)
-    if not 0 <= offset < 1 << 63:
-        raise ValueError(f"offset must be at least 0 bytes, not {offset}")
+    offset = check_offset(offset)
+    value = _scalar(value)
     if not isinstance(value, (SupportsIndex, SupportsFloat)) or isinstance(value, (str, bytes)):
         raise TypeError(f"{op} compares with a number, not with {value!r}")
     if value != value:

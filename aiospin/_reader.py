@@ -210,7 +210,7 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
 
     def _check_peer(self) -> None:
         # The look comes after: what a dying writer published is read before its death is told.
-        if not self._segment.alive(WRITER_BYTE) and not self._target.wait.spin(0):
+        if not self._segment.alive(WRITER_BYTE) and not self._target.wait.spin(0, False):
             raise BrokenResourceError(f"the writer of the broadcast {self.name!r} died")
 
     def _say_goodbye(self) -> None:
@@ -220,19 +220,20 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
 class ReadSlot:
     """What :meth:`BroadcastReader.acquire_read` returns: enter it with ``with`` or ``async with``."""
 
-    __slots__ = ("_deadline_ns", "_reader", "_timeout", "_view")
+    __slots__ = ("_reader", "_timeout", "_view")
 
     def __init__(self, reader: BroadcastReader, timeout: float | None) -> None:
         self._reader = reader
         self._timeout = timeout
-        self._deadline_ns = deadline_of(timeout)
+        deadline_of(timeout)  # a bad one is refused here, where it was written
         self._view: memoryview | None = None
 
     def __enter__(self) -> memoryview:
         reader = self._reader
+        deadline_ns = deadline_of(self._timeout)
         while (view := reader._ring.acquire()) is None:
             if not reader._until_ready_sync(
-                self._deadline_ns, "with acquire_read()", "async with acquire_read()"
+                deadline_ns, "with acquire_read()", "async with acquire_read()"
             ):
                 raise reader._nothing_came(self._timeout)
         self._view = view
@@ -242,8 +243,9 @@ class ReadSlot:
         if spend():
             await pause()
         reader = self._reader
+        deadline_ns = deadline_of(self._timeout)
         while (view := reader._ring.acquire()) is None:
-            if not await reader._until_ready(self._deadline_ns):
+            if not await reader._until_ready(deadline_ns):
                 raise reader._nothing_came(self._timeout)
         self._view = view
         return view

@@ -159,8 +159,8 @@ class Segment:
                     "the broadcast belongs to another user, who did not share it",
                     str(path),
                 )
-            if found.st_size < mmap.PAGESIZE:
-                raise LayoutError(f"{path} is no segment: it has only {found.st_size} bytes")
+            if found.st_size == 0:  # which cannot be mapped; the core checks every other size
+                raise LayoutError(f"{path} is no segment: it is empty")
             lock_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             if not os.path.samestat(found, os.fstat(lock_fd)):
                 os.close(lock_fd)
@@ -208,9 +208,10 @@ class Segment:
     def drop_lock(self) -> None:
         """Close the description that the lock belongs to."""
         _open_segments.discard(self)
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        # Cleared before the close, which lets other threads run: the number may be somebody else's at once.
+        fd, self._lock_fd = self._lock_fd, None
+        if fd is not None:
+            os.close(fd)
 
 
 def _reserve(fd: int, size: int, path: Path) -> None:

@@ -1,8 +1,7 @@
 """What one wait waits for: a native watch, or a Python callable over a buffer.
 
-A target is made for each wait, is used by the loop's thread (or the blocking caller) and, while it
-is submitted,
-by the waiter thread.
+A target is used by the loop's thread (or the blocking caller) and, while it is submitted, by the waiter
+thread.
 """
 
 from __future__ import annotations
@@ -26,6 +25,12 @@ if TYPE_CHECKING:
 # names 50 ms: twenty calls a second cost about 0.01 % of a core.
 RECHECK_NS: Final = 50_000_000
 
+# A look at a snapshot compares every byte, at about 10 GB/s and with the waiter's table locked. This much sleep for
+# each byte keeps it to a fiftieth of the time; without it 16 MiB took 70 % of a core.
+SLEEP_NS_PER_BYTE: Final = 5
+# Larger buffers are not spun on: one look would take longer than a slice of the loop.
+MAX_SPIN_BYTES: Final = 64 * 1024
+
 
 class Target:
     """A native watch: a predicate over a buffer, or an end of a broadcast ring."""
@@ -34,6 +39,8 @@ class Target:
 
     sliceable = True
     """May be spun on in the loop's thread."""
+    least_sleep_ns = 0
+    """Between two looks while cold, whatever the policy says."""
     withdrawn = False
 
     def __init__(self, wait: core.Wait) -> None:
@@ -49,12 +56,14 @@ class Target:
 
     def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
         """Block the calling thread until ready (True) or the deadline passed (False)."""
-        return self.wait.run(deadline_ns, spin_ns, policy.sleep_ns, policy.hardware)
+        sleep_ns = max(policy.sleep_ns, self.least_sleep_ns)
+        return self.wait.run(deadline_ns, spin_ns, sleep_ns, policy.hardware)
 
     def submit(
         self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
     ) -> None:
-        waiter._submit(self.wait, ticket, deadline_ns, spin_ns, policy)
+        sleep_ns = max(policy.sleep_ns, self.least_sleep_ns)
+        waiter._submit(self.wait, ticket, deadline_ns, spin_ns, sleep_ns, policy.hardware)
 
     def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> int | None:  # noqa: ARG002
         """In the waiter thread: how the wait ended, or None: it goes on, submitted again."""
@@ -86,7 +95,7 @@ class RecheckedTarget(Target):
     wait that is given up meanwhile ends only when it has returned.
     """
 
-    __slots__ = ("_deadline_ns", "_error", "_idle", "_policy", "_running", "withdrawn")
+    __slots__ = ("_deadline_ns", "_error", "_idle", "_policy", "_running", "_ticket")
 
     recheck_ns: int
 
@@ -94,8 +103,13 @@ class RecheckedTarget(Target):
         super().__init__(wait)
         self._idle = threading.Condition()  # guards the two below; told when _running ends
         self._running = False  # the waiter thread is in recheck()
-        self.withdrawn = False  # the wait was given up
+        # The submitted one. A completion of an earlier one may still be on its way through the waiter thread.
+        self._ticket: Ticket | None = None
         self._error: BaseException | None = None
+
+    @property
+    def withdrawn(self) -> bool:  # type: ignore[override]
+        return self._ticket is None
 
     def recheck(self, woken: bool) -> bool:
         """Is the wait over? ``woken``: the watch is ready; otherwise only time has passed."""
@@ -104,59 +118,66 @@ class RecheckedTarget(Target):
     def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
         while True:
             until_ns = min(deadline_ns, core.now_ns() + self.recheck_ns)
-            woken = self.wait.run(until_ns, spin_ns, policy.sleep_ns, policy.hardware)
+            woken = super().run(until_ns, spin_ns, policy)
             if self.recheck(woken):
                 return True
-            if not woken:
-                if until_ns == deadline_ns:
-                    return False
+            if woken:
+                core.count("waits", 1)  # one for each change
+            elif until_ns == deadline_ns:
+                return False
+            else:
+                core.count("timed_out", -1)  # that was no timeout of the caller's
                 spin_ns = 0
 
     def submit(
         self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
     ) -> None:
-        self._deadline_ns = deadline_ns
-        self._policy = policy
-        self.withdrawn = False
-        self._error = None
-        self._resubmit(waiter, ticket, spin_ns)
+        with self._idle:
+            self._deadline_ns = deadline_ns
+            self._policy = policy
+            self._ticket = ticket
+            self._error = None
+            self._resubmit(waiter, ticket, spin_ns)
 
     def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int) -> None:
         until_ns = min(self._deadline_ns, core.now_ns() + self.recheck_ns)
-        waiter._submit(self.wait, ticket, until_ns, spin_ns, self._policy)
+        super().submit(waiter, ticket, until_ns, spin_ns, self._policy)
 
     def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> int | None:
         with self._idle:
-            if self.withdrawn or status == core.STOPPED:
+            if ticket is not self._ticket or status == core.STOPPED:
                 return status
             self._running = True
         outcome: int | None = None
+        error: BaseException | None = None
         try:
             if self.recheck(status == core.READY):
                 outcome = core.READY
             elif status == core.TIMED_OUT and core.now_ns() >= self._deadline_ns:
                 outcome = core.TIMED_OUT
-        except BaseException as error:
-            self._error = error
-            outcome = core.READY
+        except BaseException as raised:
+            error = raised
         with self._idle:
             self._running = False
             self._idle.notify_all()
-            if outcome is not None:
-                return outcome
-            if self.withdrawn:  # type: ignore[redundant-expr, unused-ignore]  # by another thread, meanwhile
-                return core.READY
-            # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
-            try:
-                self._resubmit(waiter, ticket, self._policy.spin_ns if status == core.READY else 0)
-            except BaseException as error:  # the waiter was closed meanwhile
-                self._error = error
-                return core.READY
-            return None
+            if outcome is None and error is None and ticket is self._ticket:
+                # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
+                try:
+                    if status == core.READY:
+                        core.count("waits", 1)  # one for each change
+                        self._resubmit(waiter, ticket, self._policy.spin_ns)
+                    else:
+                        core.count("timed_out", -1)  # that was no timeout of the caller's
+                        self._resubmit(waiter, ticket, 0)
+                    return None
+                except BaseException as raised:  # the waiter was closed meanwhile
+                    error = raised
+            self._error = error
+            return core.READY if outcome is None else outcome
 
     def withdraw(self, waiter: Waiter) -> bool:
         with self._idle:
-            self.withdrawn = True
+            self._ticket = None
             if self._running:
                 return False
             waiter._cancel(self.wait)
@@ -179,7 +200,7 @@ class RecheckedTarget(Target):
 class CallableTarget(RecheckedTarget):
     """A Python callable, called at the start and whenever the buffer's bytes have changed."""
 
-    __slots__ = ("_function", "_result", "_view")
+    __slots__ = ("_function", "_result", "_view", "least_sleep_ns")
 
     sliceable = False
     recheck_ns = RECHECK_NS
@@ -195,13 +216,19 @@ class CallableTarget(RecheckedTarget):
             takes_buffer = _takes_argument(function)
         # The snapshot is taken before the first call, so that no change between the two is missed.
         super().__init__(core.Wait(buf, None, notified))
-        self._view = memoryview(buf) if takes_buffer else None
+        view = memoryview(buf)
+        self.least_sleep_ns = view.nbytes * SLEEP_NS_PER_BYTE
+        self._view = view if takes_buffer else None
         self._function = function
         self._result: Any = None
 
     def look(self) -> bool:
-        # Again when bytes changed during the call: the second look brings the snapshot up to date.
-        return self.recheck(True) or (self.wait.look() and self.recheck(True))
+        if self.recheck(True):
+            core.count("waits", 1)
+            core.count("ready", 1)
+            return True
+        # Again when bytes changed during the call: this look brings the snapshot up to date.
+        return self.wait.look() and self.recheck(True)
 
     def recheck(self, woken: bool) -> bool:  # noqa: ARG002 - it is called either way
         result = self._function() if self._view is None else self._function(self._view)
@@ -225,6 +252,15 @@ class CallableTarget(RecheckedTarget):
     @property
     def result(self) -> Any:
         return self._result
+
+    def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
+        return super().run(deadline_ns, self._limit(spin_ns), policy)
+
+    def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int) -> None:
+        super()._resubmit(waiter, ticket, self._limit(spin_ns))
+
+    def _limit(self, spin_ns: int) -> int:
+        return spin_ns if self.least_sleep_ns <= MAX_SPIN_BYTES * SLEEP_NS_PER_BYTE else 0
 
     def release(self) -> None:
         self.wait.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
+from aiospin._core import core
 from aiospin._deadline import deadline_of, expired
 from aiospin._loops import current_loop, on_loop_thread
 from aiospin._policy import WaitPolicy, resolve
@@ -61,14 +62,42 @@ async def suspend(
     deadline_ns: int,
     policy: WaitPolicy,
     waiter: Waiter | None = None,
-    spin: bool = True,
 ) -> bool:
     """Await a target that is not ready. True: it is now; False: the deadline passed."""
+    if not deadline_ns:  # looked once; a loop over such looks shall not starve the others either
+        core.count("timed_out", 1)
+        if spend():
+            await pause()
+        return False
     _budget.left = BUDGET
-    spin_ns = spin_budget(target, policy) if spin else 0
     return await current_loop().suspend(
-        target, deadline_ns, spin_ns, policy, default_waiter() if waiter is None else waiter
+        target,
+        deadline_ns,
+        spin_budget(target, policy),
+        policy,
+        default_waiter() if waiter is None else waiter,
     )
+
+
+def block(
+    target: Target,
+    deadline_ns: int,
+    policy: WaitPolicy,
+    function: str,
+    instead: str,
+    depth: int = 0,
+) -> bool:
+    """The blocking form of suspend().
+
+    :param function: the public function, for the warning on a loop's thread.
+    :param instead: what to call there.
+    :param depth: calls between the public function and the caller of this one.
+    """
+    if not deadline_ns:
+        core.count("timed_out", 1)
+        return False
+    warn_if_on_loop(function, instead, depth + 1)
+    return target.run(deadline_ns, spin_budget(target, policy), policy)
 
 
 def spin_budget(target: Target, policy: WaitPolicy) -> int:
@@ -129,20 +158,22 @@ async def wait_for_flag(
     :raises ValueError: a bad timeout, or a predicate that does not fit the buffer.
     :raises TypeError: no buffer, no predicate, or a callable whose result is neither true nor false.
     """
-    deadline_ns = deadline_of(timeout)
-    policy = resolve(policy)
-    if waiter is not None and not isinstance(waiter, Waiter):
-        raise TypeError(f"waiter must be an aiospin.Waiter, not {waiter!r}")
-    target = make_target(buf, predicate, notified)
+    target = None
     try:
+        deadline_ns = deadline_of(timeout)
+        policy = resolve(policy)
+        if waiter is not None and not isinstance(waiter, Waiter):
+            raise TypeError(f"waiter must be an aiospin.Waiter, not {waiter!r}")
+        target = make_target(buf, predicate, notified)
         if target.look():
             if spend():
                 await pause()
-        elif not deadline_ns or not await suspend(target, deadline_ns, policy, waiter):
+        elif not await suspend(target, deadline_ns, policy, waiter):
             raise expired(f"{predicate!r} did not become true", timeout)
         return target.result
     finally:
-        target.release()
+        if target is not None:
+            target.release()
         del buf  # else the traceback of an error would keep a slice made for this call alive
 
 
@@ -160,18 +191,19 @@ def wait_for_flag_sync(
     handlers run while
     it waits, so Ctrl-C ends it. On the thread of a running event loop it warns, since it stops the loop.
     """
-    deadline_ns = deadline_of(timeout)
-    policy = resolve(policy)
-    target = make_target(buf, predicate, notified)
+    target = None
     try:
-        if not target.look():
-            if deadline_ns:
-                warn_if_on_loop("wait_for_flag_sync()", "await wait_for_flag()")
-            if not deadline_ns or not target.run(deadline_ns, spin_budget(target, policy), policy):
-                raise expired(f"{predicate!r} did not become true", timeout)
+        deadline_ns = deadline_of(timeout)
+        policy = resolve(policy)
+        target = make_target(buf, predicate, notified)
+        if not target.look() and not block(
+            target, deadline_ns, policy, "wait_for_flag_sync()", "await wait_for_flag()"
+        ):
+            raise expired(f"{predicate!r} did not become true", timeout)
         return target.result
     finally:
-        target.release()
+        if target is not None:
+            target.release()
         del buf  # else the traceback of an error would keep a slice made for this call alive
 
 
@@ -186,11 +218,19 @@ def spinloop(buffer: Buffer, callback: Callable[[], Any], timeout: float = 0.0) 
     """
     if not callable(callback):
         raise TypeError(f"callback must be callable, not {callback!r}")
-    deadline_ns = deadline_of(None if timeout <= 0 else timeout)
+    if timeout is None:
+        raise TypeError("timeout must be a number of seconds; 0 is none")
+    try:
+        unlimited = timeout <= 0
+    except TypeError:
+        unlimited = False  # no number: deadline_of says so
+    deadline_ns = deadline_of(None if unlimited else timeout)
     policy = resolve(None)
     target = CallableTarget(buffer, callback, takes_buffer=False)
     try:
-        return target.look() or target.run(deadline_ns, policy.spin_ns, policy)
+        return target.look() or block(
+            target, deadline_ns, policy, "spinloop()", "await wait_for_flag()"
+        )
     finally:
         target.release()
         del buffer

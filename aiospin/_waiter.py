@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from aiospin._policy import WaitPolicy
 
 IDLE: Final = 10.0  # seconds, as trio keeps its worker threads
 _IDLE_NS: Final = int(IDLE * 1e9)
@@ -84,7 +83,13 @@ class Waiter:
         return self._table.live
 
     def _submit(
-        self, wait: core.Wait, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
+        self,
+        wait: core.Wait,
+        ticket: Ticket,
+        deadline_ns: int,
+        spin_ns: int,
+        sleep_ns: int,
+        hardware: bool,
     ) -> None:
         """Serve a wait; ``ticket.complete`` is called in the thread when it is over."""
         # The lock decides against a thread that retires at this moment: it either sees this
@@ -92,7 +97,7 @@ class Waiter:
         with self._lock:
             if self._closed:
                 raise ClosedResourceError(f"the waiter {self._name!r} is closed")
-            self._table.submit(wait, ticket, deadline_ns, spin_ns, policy.sleep_ns, policy.hardware)
+            self._table.submit(wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware)
             if self._thread is None:
                 try:
                     thread = threading.Thread(target=self._main, name=self._name, daemon=True)
@@ -125,6 +130,8 @@ class Waiter:
         _waiters.discard(self)
 
     def __enter__(self) -> Self:
+        if self._closed:
+            raise ClosedResourceError(f"the waiter {self._name!r} is closed")
         return self
 
     def __exit__(

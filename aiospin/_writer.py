@@ -276,20 +276,21 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
 class WriteSlot:
     """What :meth:`BroadcastWriter.acquire_write` returns: enter it with ``with`` or ``async with``."""
 
-    __slots__ = ("_deadline_ns", "_nbytes", "_timeout", "_view", "_writer")
+    __slots__ = ("_nbytes", "_timeout", "_view", "_writer")
 
     def __init__(self, writer: BroadcastWriter, nbytes: int, timeout: float | None) -> None:
         self._writer = writer
         self._nbytes = nbytes
         self._timeout = timeout
-        self._deadline_ns = deadline_of(timeout)
+        deadline_of(timeout)  # a bad one is refused here, where it was written
         self._view: memoryview | None = None
 
     def __enter__(self) -> memoryview:
         writer = self._writer
+        deadline_ns = deadline_of(self._timeout)
         while (view := writer._ring.claim(self._nbytes)) is None:
             if not writer._until_ready_sync(
-                self._deadline_ns, "with acquire_write()", "async with acquire_write()"
+                deadline_ns, "with acquire_write()", "async with acquire_write()"
             ):
                 raise writer._no_room(self._timeout)
         self._view = view
@@ -299,8 +300,9 @@ class WriteSlot:
         if spend():
             await pause()
         writer = self._writer
+        deadline_ns = deadline_of(self._timeout)
         while (view := writer._ring.claim(self._nbytes)) is None:
-            if not await writer._until_ready(self._deadline_ns):
+            if not await writer._until_ready(deadline_ns):
                 raise writer._no_room(self._timeout)
         self._view = view
         return view

@@ -35,8 +35,10 @@ class Loop(Protocol):
 
 def in_trio() -> bool:
     # Only a program that imported trio can be running it; importing it here would cost 0.2 s.
-    trio = sys.modules.get("trio")
-    return trio is not None and trio.lowlevel.in_trio_task()
+    lowlevel = getattr(
+        sys.modules.get("trio"), "lowlevel", None
+    )  # None while another thread imports it
+    return lowlevel is not None and bool(lowlevel.in_trio_task())
 
 
 def current_loop() -> Loop:

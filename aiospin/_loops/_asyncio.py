@@ -14,6 +14,8 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from aiospin._core import core
 
 if TYPE_CHECKING:
@@ -157,14 +159,16 @@ class AsyncioTicket:
         busy = now - self._last_ns > BUSY_NS and self._policy.mode != "loop"
         self._busy_passes = self._busy_passes + 1 if busy else 0
         left = self._spin_until_ns - now
-        if self._target.wait.spin(min(SLICE_NS, max(left, 0))):
+        if self._target.wait.spin(min(SLICE_NS, max(left, 0)), self._policy.hardware):
             self._stop_slicing()
             self.resolve_as(core.READY)
         elif left <= SLICE_NS or self._busy_passes == BUSY_PASSES:
             self._stop_slicing()
             try:
                 self.hand_over(max(left - SLICE_NS, 0))
-            except BaseException as error:  # a closed waiter, or no thread to be had: the task shall know
+            except (
+                BaseException
+            ) as error:  # a closed waiter, or no thread to be had: the task shall know
                 if not self.future.done():
                     self.future.set_exception(error)
         else:
@@ -196,16 +200,21 @@ class AsyncioTicket:
             self.future.set_result(status)
 
     def withdraw(self) -> bool:
-        """Stop; False: a Python predicate is running right now, wait for finished()."""
+        """Stop; False: a recheck is running in the waiter thread, wait for finished()."""
+        if self._handle is not None:
+            core.count("cancelled", 1)  # the waiter counts those that it has
         self._stop_slicing()
         return self._target.withdraw(self._waiter)
 
     async def finished(self) -> None:
-        """Until the predicate that is running in the waiter thread has returned. Not to be cancelled: as long as it
+        """Until the recheck that is running in the waiter thread has returned. Not to be cancelled: as long as it
         runs it uses the buffer."""
         self.future = self._loop.create_future()
-        while not self.future.done():
-            try:
-                await asyncio.shield(self.future)
-            except asyncio.CancelledError:
-                continue
+        # The scope keeps anyio's cancellations out, which it delivers again in each pass of the loop; the loop
+        # here outlasts asyncio's own.
+        with anyio.CancelScope(shield=True):
+            while not self.future.done():
+                try:
+                    await asyncio.shield(self.future)
+                except asyncio.CancelledError:
+                    continue

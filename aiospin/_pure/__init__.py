@@ -14,7 +14,7 @@ from ._clock import FOREVER, now_ns
 from ._ring_reader import RingReader
 from ._ring_writer import RingWriter
 from ._segment import ring_bytes, ring_create
-from ._tally import statistics
+from ._tally import count, statistics
 from ._wait import Wait
 from ._waiter import READY, STOPPED, TIMED_OUT, Waiter
 from ._word import Word
@@ -30,6 +30,7 @@ __all__ = [
     "Waiter",
     "Word",
     "capabilities",
+    "count",
     "now_ns",
     "ring_bytes",
     "ring_create",

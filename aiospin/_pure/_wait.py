@@ -95,7 +95,7 @@ class Wait:
             self._grace.begin(now_ns())
             return False
 
-    def spin(self, budget_ns: int) -> bool:
+    def spin(self, budget_ns: int, hardware: bool) -> bool:  # noqa: ARG002 - Python has no such
         """Spin until ready or the budget is spent. At least one look. Other threads run between
         looks."""
         with self.turn:

@@ -1,6 +1,8 @@
 /* module.c - the extension module aiospin._native: multi-phase init, module state, shared helpers. */
 #include "module.h"
 
+#include <string.h>
+
 #include "clock.h"
 #include "futex.h"
 #include "monitor.h"
@@ -113,11 +115,26 @@ static PyObject *py_statistics(PyObject *module, PyObject *unused) {
 #undef FIELD
 }
 
+static PyObject *py_count(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    const char *name;
+    if (!asp_arguments("count", count, 2) || !(name = PyUnicode_AsUTF8AndSize(args[0], NULL))) return NULL;
+    long n = PyLong_AsLong(args[1]);
+    if (n == -1 && PyErr_Occurred()) return NULL;
+    if (strcmp(name, "waits") == 0) ASP_COUNT(waits, (uint64_t)n);
+    else if (strcmp(name, "ready") == 0) ASP_COUNT(ready, (uint64_t)n);
+    else if (strcmp(name, "timed_out") == 0) ASP_COUNT(timed_out, (uint64_t)n);
+    else if (strcmp(name, "cancelled") == 0) ASP_COUNT(cancelled, (uint64_t)n);
+    else return PyErr_Format(PyExc_ValueError, "the package does not count %R", args[0]);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     ASP_METHOD("now_ns", py_now_ns, METH_NOARGS, "CLOCK_MONOTONIC in nanoseconds."),
     ASP_METHOD("select_backend", py_select_backend, METH_O, "Choose the monitor by name; None: the best."),
     ASP_METHOD("capabilities", py_capabilities, METH_NOARGS, "What was found at load."),
     ASP_METHOD("statistics", py_statistics, METH_NOARGS, "The counters of this process."),
+    ASP_METHOD("count", py_count, METH_FASTCALL, "Add to a counter what only the package can know."),
     ASP_METHOD("ring_bytes", asp_py_ring_bytes, METH_FASTCALL, "Bytes of a broadcast segment."),
     ASP_METHOD("ring_create", asp_py_ring_create, METH_FASTCALL, "Lay out an empty ring."),
     {NULL, NULL, 0, NULL},

@@ -36,6 +36,8 @@ PyObject *asp_raise(asp_module *module, asp_status status, const char *what);
 /* Pin a contiguous buffer, counted in statistics. -1 with an exception set on failure. */
 int asp_pin(PyObject *object, Py_buffer *pin, bool writable);
 void asp_unpin(Py_buffer *pin);
+/* The same for the length of one call, not counted: PyBuffer_Release ends it. */
+int asp_get_buffer(PyObject *object, Py_buffer *pin, bool writable);
 
 /* ---- converting and calling (module.c) ---- */
 

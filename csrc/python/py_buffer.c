@@ -17,7 +17,7 @@ static bool is_contiguous(PyObject *object) {
     return contiguous;
 }
 
-int asp_pin(PyObject *object, Py_buffer *pin, bool writable) {
+int asp_get_buffer(PyObject *object, Py_buffer *pin, bool writable) {
     if (!PyObject_CheckBuffer(object)) {
         PyErr_Format(PyExc_TypeError,
                      "a buffer is needed (SharedMemory.buf, mmap, bytearray, a NumPy array ...), not %R",
@@ -29,12 +29,17 @@ int asp_pin(PyObject *object, Py_buffer *pin, bool writable) {
         /* Exporters have words of their own for a buffer with gaps, NumPy even its own type of error. */
         if (is_contiguous(object)) return -1;
         PyErr_SetString(PyExc_BufferError,
-                        "the buffer is not contiguous: pass a slice without a step, or a contiguous copy "
+                        "the buffer is not C-contiguous: pass a slice without a step, or a contiguous copy "
                         "(numpy.ascontiguousarray)");
         return -1;
     }
-    ASP_COUNT(pinned_buffers, 1);
     return 0;
+}
+
+int asp_pin(PyObject *object, Py_buffer *pin, bool writable) {
+    int failed = asp_get_buffer(object, pin, writable);
+    if (!failed) ASP_COUNT(pinned_buffers, 1);
+    return failed;
 }
 
 void asp_unpin(Py_buffer *pin) {

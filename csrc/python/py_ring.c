@@ -73,18 +73,15 @@ static bool open_end(asp_py_end *self, PyObject *buffer, asp_ring *ring, bool re
     return self->view != NULL;
 }
 
-/* -1 with RuntimeError when the wait on this end is submitted. */
-static int close_end(asp_py_end *self) {
-    if (self->wait) {
-        PyObject *done = PyObject_CallMethod(self->wait, "release", NULL);
-        if (!done) return -1;
-        Py_DECREF(done);
-        Py_CLEAR(self->wait);
-    }
+/* False while the wait on this end is submitted. Sets no exception, since dealloc comes here with one set. */
+static bool close_end(asp_py_end *self) {
+    if (self->wait && !asp_py_wait_try_release((asp_py_wait *)self->wait)) return false;
+    Py_CLEAR(self->wait);
     Py_CLEAR(self->view);
-    if (self->open) asp_unpin(&self->pin);
+    bool was_open = self->open;
     self->open = false;
-    return 0;
+    if (was_open) asp_unpin(&self->pin);
+    return true;
 }
 
 static PyObject *message_view(asp_py_end *self, const void *payload, uint64_t length) {
@@ -93,12 +90,11 @@ static PyObject *message_view(asp_py_end *self, const void *payload, uint64_t le
 }
 
 static PyObject *wait_of(asp_py_end *self, asp_watch *watch) {
-    if (!self->open) {
-        PyErr_SetNone(asp_module_of((PyObject *)self)->closed_error);
-        return NULL;
-    }
+    if (!enter(self, NULL)) return NULL;
     if (!self->wait) self->wait = asp_py_wait_on(asp_module_of((PyObject *)self), (PyObject *)self, watch);
-    return Py_XNewRef(self->wait);
+    PyObject *wait = Py_XNewRef(self->wait);
+    leave(self);
+    return wait;
 }
 
 static PyObject *end_suspend(asp_py_end *self, const char *action) {
@@ -124,7 +120,7 @@ static int end_traverse(asp_py_end *self, visitproc visit, void *arg) {
 
 static int end_clear(asp_py_end *self) {
     /* A submitted wait is referenced by its waiter, so garbage has none. */
-    if (close_end(self) < 0) PyErr_Clear();
+    close_end(self);
     return 0;
 }
 
@@ -163,6 +159,9 @@ static PyObject *cannot_claim(asp_py_writer *self, asp_status status, uint64_t n
     } else if (status == ASP_E_LAYOUT) {
         snprintf(what, sizeof what,
                  "the segment is corrupt: a reader's cursor or a record is none that a healthy peer writes");
+    } else if (status == ASP_E_INVALID) { /* after close() */
+        PyErr_SetNone(asp_module_of((PyObject *)self)->closed_error);
+        return NULL;
     } else {
         snprintf(what, sizeof what, "%s", SENDING);
     }
@@ -177,7 +176,7 @@ static PyObject *writer_send(asp_py_writer *self, PyObject *data) {
         return NULL;
     }
     if (!enter(&self->end, SENDING)) return NULL;
-    if (PyObject_GetBuffer(data, &pin, PyBUF_ND) < 0) {
+    if (asp_get_buffer(data, &pin, false) < 0) {
         leave(&self->end);
         return NULL;
     }
@@ -292,10 +291,11 @@ static PyObject *end_release(asp_py_end *self, PyObject *unused) {
     (void)unused;
     if (!self->open) Py_RETURN_NONE;
     if (!enter(self, NULL)) return NULL;
-    int failed = close_end(self);
+    bool closed = close_end(self);
     leave(self);
-    if (failed) return NULL;
-    Py_RETURN_NONE;
+    if (closed) Py_RETURN_NONE;
+    PyErr_SetString(PyExc_RuntimeError, "the wait on this end is submitted: cancel it before the release");
+    return NULL;
 }
 
 static PyObject *writer_wait(asp_py_writer *self, void *unused) {
@@ -373,8 +373,11 @@ PyType_Spec asp_ring_writer_spec = {
 static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"buffer", "slot", "pid", NULL};
     PyObject *buffer;
-    unsigned slot, pid;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OII:RingReader", names, &buffer, &slot, &pid)) return NULL;
+    PyObject *slot_object, *pid_object;
+    uint32_t slot, pid;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:RingReader", names, &buffer, &slot_object, &pid_object) ||
+        !asp_u32(slot_object, &slot) || !asp_u32(pid_object, &pid))
+        return NULL;
     allocfunc allocate = PyType_GetSlot(type, Py_tp_alloc);
     asp_py_reader *self = (asp_py_reader *)allocate(type, 0);
     if (!self) return NULL;
@@ -427,9 +430,12 @@ static PyObject *copy_next(asp_py_reader *self, asp_status *status) {
 /* Begin to receive: not while a private copy is acquired; the ring itself sees to the others. */
 static bool enter_reader(asp_py_reader *self) {
     if (!enter(&self->end, RECEIVING)) return false;
-    if (!self->holds_copy) return true;
+    if (self->ring.joined && !self->holds_copy) return true;
     leave(&self->end);
-    asp_raise(asp_module_of((PyObject *)self), ASP_BUSY, RECEIVING);
+    asp_module *module = asp_module_of((PyObject *)self);
+    /* After leave() the slot may be another reader's. */
+    if (!self->ring.joined) PyErr_SetNone(module->closed_error);
+    else asp_raise(module, ASP_BUSY, RECEIVING);
     return false;
 }
 
@@ -459,13 +465,20 @@ static PyObject *reader_receive_many(asp_py_reader *self, PyObject *argument) {
     asp_status status = ASP_READY;
     uint64_t skipped = self->skipped, count = 0;
     self->skipped = 0;
-    while (!skipped && list && count < most) {
+    while (!skipped && count < most) {
+        /* A place in the list first, so that running out of memory loses no message. */
+        if (PyList_Append(list, Py_None) < 0) break;
         PyObject *bytes = copy_next(self, &status);
-        if (!bytes) break;
-        if (PyList_Append(list, bytes) < 0) Py_CLEAR(list);
-        Py_DECREF(bytes);
-        count++;
+        if (!bytes) {
+            PyObject *type, *value, *traceback;
+            PyErr_Fetch(&type, &value, &traceback);
+            PyList_SetSlice(list, (Py_ssize_t)count, (Py_ssize_t)count + 1, NULL); /* shrinking: cannot fail */
+            PyErr_Restore(type, value, traceback);
+            break;
+        }
+        PyList_SetItem(list, (Py_ssize_t)count++, bytes);
     }
+    if (count && PyErr_Occurred()) PyErr_Clear(); /* hand over what there is; the next call will say it */
     /* What ended the batch is for the next call to find again, but a lag is told only once. */
     if (count && status == ASP_LAGGED) self->skipped = self->ring.skipped;
     leave(&self->end);
@@ -585,9 +598,10 @@ PyObject *asp_py_ring_bytes(PyObject *module, PyObject *const *args, Py_ssize_t 
 }
 
 PyObject *asp_py_ring_create(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    uint64_t capacity, max_readers, overflow, pid, realtime_ns;
+    uint64_t capacity, max_readers, overflow, realtime_ns;
+    uint32_t pid;
     if (!asp_arguments("ring_create", count, 6) || !asp_u64(args[1], &capacity) ||
-        !asp_u64(args[2], &max_readers) || !asp_u64(args[3], &overflow) || !asp_u64(args[4], &pid) ||
+        !asp_u64(args[2], &max_readers) || !asp_u64(args[3], &overflow) || !asp_u32(args[4], &pid) ||
         !asp_u64(args[5], &realtime_ns))
         return NULL;
     Py_buffer pin;
@@ -595,8 +609,8 @@ PyObject *asp_py_ring_create(PyObject *module, PyObject *const *args, Py_ssize_t
     asp_status status = ASP_E_INVALID;
     if (max_readers <= UINT32_MAX && overflow <= ASP_OVERFLOW_DROP_OLDEST)
         status = asp_ring_create(pin.buf, (uint64_t)pin.len, capacity, (uint32_t)max_readers,
-                                 (asp_overflow)overflow, (uint32_t)pid, realtime_ns);
+                                 (asp_overflow)overflow, pid, realtime_ns);
     asp_unpin(&pin);
     if (status == ASP_READY) Py_RETURN_NONE;
-    return asp_raise(PyModule_GetState(module), status, "the buffer does not fit this geometry");
+    return asp_raise(PyModule_GetState(module), status, "the buffer is too small or not aligned to 128 bytes, or overflow is not 0 or 1");
 }

@@ -117,12 +117,14 @@ static PyObject *wait_look(asp_py_wait *self, PyObject *unused) {
     return PyBool_FromLong(ready);
 }
 
-static PyObject *wait_spin(asp_py_wait *self, PyObject *argument) {
+static PyObject *wait_spin(asp_py_wait *self, PyObject *const *args, Py_ssize_t count) {
     uint64_t budget_ns;
-    if (!asp_u64(argument, &budget_ns) || !enter_to_look(self)) return NULL;
+    if (!asp_arguments("spin", count, 2) || !asp_u64(args[0], &budget_ns)) return NULL;
+    int hardware = PyObject_IsTrue(args[1]);
+    if (hardware < 0 || !enter_to_look(self)) return NULL;
     bool ready;
     Py_BEGIN_ALLOW_THREADS
-    ready = asp_spin(self->watch, asp_after(asp_now_ns(), budget_ns), true);
+    ready = asp_spin(self->watch, asp_after(asp_now_ns(), budget_ns), hardware);
     Py_END_ALLOW_THREADS
     if (ready) {
         ASP_COUNT(spun, 1);
@@ -196,7 +198,7 @@ static void wait_dealloc(asp_py_wait *self) {
 
 static PyMethodDef wait_methods[] = {
     ASP_METHOD("look", wait_look, METH_NOARGS, "The first look of a wait."),
-    ASP_METHOD("spin", wait_spin, METH_O, "Spin without the GIL for at most so many ns."),
+    ASP_METHOD("spin", wait_spin, METH_FASTCALL, "Spin without the GIL for at most so many ns."),
     ASP_METHOD("run", wait_run, METH_FASTCALL, "Wait in this thread; False: the deadline passed."),
     ASP_METHOD("grace", wait_grace, METH_O, "How long it pays to spin now, in ns."),
     ASP_METHOD("release", wait_release, METH_NOARGS, "Unpin the buffer."),

@@ -88,8 +88,10 @@ static bool from_python(const asp_py_word *self, PyObject *object, uint64_t *bit
     bool fits;
     if (self->kind == ASP_FLOAT) {
         double number = PyFloat_AsDouble(object);
-        if (number == -1.0 && PyErr_Occurred()) return false;
-        fits = float_bits(self, number, bits);
+        bool failed = number == -1.0 && PyErr_Occurred();
+        if (failed && !PyErr_ExceptionMatches(PyExc_OverflowError)) return false;
+        if (failed) PyErr_Clear(); /* an integer beyond all floats; said better below */
+        fits = !failed && float_bits(self, number, bits);
     } else {
         PyObject *integer = PyNumber_Index(object);
         if (!integer) return false;
@@ -206,8 +208,12 @@ static PyObject *word_add(asp_py_word *self, PyObject *n) {
         PyErr_SetString(PyExc_TypeError, "a bool word cannot be added to: use exchange");
         return NULL;
     } else if (self->kind == ASP_FLOAT) {
-        number = PyFloat_AsDouble(n);
-        if (number == -1.0 && PyErr_Occurred()) return NULL;
+        uint64_t unused;
+        asp_py_word wide = *self;
+        wide.width = 8;
+        wide.swapped = false;
+        if (!from_python(&wide, n, &unused)) return NULL;
+        memcpy(&number, &unused, sizeof number);
     } else {
         PyObject *index = PyNumber_Index(n);
         if (!index) return NULL;

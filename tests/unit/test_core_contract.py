@@ -357,7 +357,7 @@ def test_release_unpins(core: Any) -> None:
         assert wait.value is None
         for use in (
             wait.look,
-            lambda wait=wait: wait.spin(0),
+            lambda wait=wait: wait.spin(0, True),
             lambda wait=wait: wait.run(0, 0, 1, True),
         ):
             with pytest.raises(RuntimeError, match="released"):
@@ -392,7 +392,7 @@ def test_change(core: Any, size: int, skew: int) -> None:
 def test_an_empty_buffer_never_changes(core: Any) -> None:
     with waiting(core, b"", None, False) as wait:
         assert not wait.look()
-        assert not wait.spin(1000)
+        assert not wait.spin(1000, True)
 
 
 def test_a_change_counts_from_the_making(core: Any) -> None:
@@ -428,11 +428,11 @@ def test_spin_keeps_its_budget(core: Any) -> None:
     data = memory(8)
     with waiting(core, data, program("eq", 1, dtype="Q"), False) as wait:
         begin = core.now_ns()
-        assert not wait.spin(2_000_000)
+        assert not wait.spin(2_000_000, True)
         assert core.now_ns() >= begin + 2_000_000
         data[0] = 1
         spun = core.statistics()["spun"]
-        assert wait.spin(0)
+        assert wait.spin(0, True)
         assert wait.value == 1
         assert core.statistics()["spun"] == spun + 1
 
@@ -487,7 +487,7 @@ def test_one_thread_at_a_time(core: Any) -> None:
         parks = core.statistics()["parks"]
         with running(lambda: wait.run(core.FOREVER, 0, MAX_SLEEP, True)) as outcome:
             until(lambda: core.statistics()["parks"] > parks)
-            for use in (wait.look, wait.release, lambda: wait.spin(0)):
+            for use in (wait.look, wait.release, lambda: wait.spin(0, True)):
                 with pytest.raises(RuntimeError):
                     use()
             data[7] = 1
@@ -525,9 +525,9 @@ def test_grace_learns_that_spinning_does_not_pay(core: Any) -> None:
         for _ in range(4):
             assert wait.grace(1) == 1
             assert not wait.look()
-            assert not wait.spin(1000)
+            assert not wait.spin(1000, True)
             data[0] ^= 1
-            assert wait.spin(0)
+            assert wait.spin(0, True)
         predicted = core.statistics()["predicted"]
         assert wait.grace(1) == 0
         assert core.statistics()["predicted"] == predicted + 1
@@ -1034,7 +1034,7 @@ def test_geometry(core: Any) -> None:
         core.ring_create(memory(needed), 4096, 3, 2, 1, 1)
     with pytest.raises((TypeError, BufferError)):
         core.ring_create(bytes(needed), 4096, 3, BLOCK, 1, 1)
-    with pytest.raises(ValueError, match=r"multiple of|geometry"):
+    with pytest.raises(ValueError, match=r"multiple of|aligned|too small"):
         core.ring_create(memoryview(memory(needed + 64))[64:], 4096, 3, BLOCK, 1, 1)
 
 
@@ -1594,7 +1594,8 @@ def test_the_names_are_those_of_the_stub(core: Any) -> None:
     stub = pathlib.Path(aiospin._predicate.__file__).with_name("_native.pyi")
     for node in ast.parse(stub.read_text()).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            assert isinstance(getattr(core, node.target.id), int)
+            if not node.target.id.startswith("_"):
+                assert isinstance(getattr(core, node.target.id), int)
         elif isinstance(node, ast.FunctionDef):
             assert callable(getattr(core, node.name))
         elif isinstance(node, ast.ClassDef):
