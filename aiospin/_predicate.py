@@ -79,9 +79,9 @@ def parse_dtype(dtype: object) -> Dtype:
     """Understand a struct code ("I", "<q"), a NumPy-style name ("uint32", "u4") or a ``numpy.dtype``."""
     if isinstance(dtype, Dtype):
         return dtype
-    if isinstance(dtype, type) and (numpy := sys.modules.get("numpy")):
-        if issubclass(dtype, numpy.generic):
-            dtype = numpy.dtype(dtype)  # numpy.uint32 is the way most people write it
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(dtype, type) and issubclass(dtype, numpy.generic):
+        dtype = numpy.dtype(dtype)  # numpy.uint32 is the way most people write it
     text = getattr(dtype, "str", dtype)
     if not isinstance(text, str):
         raise TypeError(

@@ -324,7 +324,7 @@ def test_bad_elements(elements: Any) -> None:
 
 def test_a_bad_offset() -> None:
     for offset in (-1, 1 << 63):
-        with pytest.raises(ValueError, match="offset must be (at least 0|less than 2..63) bytes"):
+        with pytest.raises(ValueError, match=r"offset must be (at least 0|less than 2..63) bytes"):
             eq(1, offset=offset)
     for wrong in ("0", 1.0, None):
         with pytest.raises(TypeError, match="offset must be a whole number of bytes"):
