@@ -1,6 +1,7 @@
 """The core in use: the compiled one, or its stand-in in pure Python, decided once at import.
 
-Everything else in the package says ``from aiospin._core import core`` and cannot tell the two apart.
+Everything else in the package says ``from aiospin._core import core`` and cannot tell the two
+apart.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Capabilities:
     futex: bool
     """The kernel can put a process to sleep on a word of shared memory."""
     futex_waitv: bool
-    """... and one thread on many words at once (Linux 5.16). Without it the waiter thread looks
-    at words whose writers notify every ``WaitPolicy.max_sleep`` instead of sleeping without limit."""
+    """... and one thread on many words at once (Linux 5.16). Without it the waiter thread looks at
+    words whose writers notify every ``WaitPolicy.max_sleep`` instead of sleeping without limit."""
 
 
 def capabilities() -> Capabilities:

@@ -24,11 +24,13 @@ class Flag:
     """One element of a buffer, used as a flag, a counter or a sequence number between processes.
 
     Reading and writing are atomic, with acquire and release: what the writer stored before
-    :meth:`store` is seen by whoever loads that value. The buffer is held, but pinned only during each call, so
-    the shared memory of a ``Flag(shm.buf, offset=8)`` can be closed at any time (later calls then raise). A slice
-    made for the flag, as in ``Flag(shm.buf[8:])``, is itself a hold on the memory for as long as the flag lives.
+    :meth:`store` is seen by whoever loads that value. The buffer is held, but pinned only during
+        each call, so the shared memory of a ``Flag(shm.buf, offset=8)`` can be closed at any time
+        (later calls then raise). A slice made for the flag, as in ``Flag(shm.buf[8:])``, is itself
+        a hold on the memory for as long as the flag lives.
 
-    :param buf: any contiguous buffer; writable, for anything but :meth:`load`, :meth:`wait` and :meth:`notify`.
+    :param buf: any contiguous buffer; writable, for anything but :meth:`load`, :meth:`wait` and
+        :meth:`notify`.
     :param dtype: a struct code ("I") or NumPy-style name ("uint32") of width 1, 2, 4 or 8; the
         buffer's own when None.
     :param offset: bytes from the start of the buffer.
@@ -52,7 +54,8 @@ class Flag:
         return self._word.load()
 
     def store(self, v: Any) -> None:
-        """Set the value. Waiters that spin see it at once; call :meth:`notify` for those that sleep.
+        """Set the value. Waiters that spin see it at once; call :meth:`notify` for those that
+        sleep.
 
         :raises ValueError: ``v`` does not fit the element type.
         """
@@ -96,9 +99,8 @@ class Flag:
         """Wait until the predicate holds for this word, whose writers call :meth:`notify`.
 
         Like :func:`aiospin.wait_for_flag` with ``notified=True`` on a buffer of just this element:
-        a predicate without a
-        dtype means the flag's own, and a callable is given a memoryview of one element (of its bytes, where the
-        element is byte-swapped or a half float).
+        a predicate without a dtype means the flag's own, and a callable is given a memoryview of
+        one element (of its bytes, where the element is byte-swapped or a half float).
         """
         deadline_ns = deadline_of(timeout)
         policy = resolve(policy)

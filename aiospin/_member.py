@@ -1,5 +1,5 @@
-"""What the writer and the readers of a broadcast have in common: a segment, an end of the ring in it, waiting
-for the other side, and noticing that the other side died."""
+"""What the writer and the readers of a broadcast have in common: a segment, an end of the ring in
+it, waiting for the other side, and noticing that the other side died."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from aiospin._segment import Segment
 
 # A member that waits asks this often whether the other side still lives: the kernel drops the lock
-# of a process that
-# dies, but tells nobody. Ten looks a second, about 0.2 % of a core of a small VM (benchmarks/idle_cost.py).
+# of a process that dies, but tells nobody. Ten looks a second, about 0.2 % of a core of a small VM
+# (benchmarks/idle_cost.py).
 LIVENESS_NS: Final = 100_000_000
 
 

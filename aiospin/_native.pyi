@@ -122,7 +122,7 @@ def ring_create(
 @final
 class RingWriter:
     """The writing end. Pins the buffer until release(). One thread at a time: another gets
-    BusyResourceError. After release() everything raises ClosedResourceError."""
+    BusyResourceError. After release() what needs the memory raises ClosedResourceError."""
 
     def __new__(cls, buffer: Buffer) -> RingWriter:
         """LayoutError when the buffer holds no healthy ring."""

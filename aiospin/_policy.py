@@ -13,23 +13,24 @@ Mode = Literal["adaptive", "thread", "loop", "park"]
 class WaitPolicy:
     """How a wait spends its time until what it waits for is there.
 
-    :param mode: where it spins before it parks.
-        "adaptive": in slices on the event loop's own thread while the loop has nothing else to do, beside it in the
-        waiter thread when it has. "loop": on the loop's thread, whatever else it does. "thread": in the
-        waiter thread. "park": nowhere, it sleeps at once. Blocking waits and trio have no slices:
-        there "adaptive" and "loop" spin where the wait runs.
+    :param mode: where it spins before it parks. "adaptive": in slices on the event loop's own
+        thread while the loop has nothing else to do, beside it in the waiter thread when it has.
+        "loop": on the loop's thread, whatever else it does. "thread": in the waiter thread. "park":
+        nowhere, it sleeps at once. Blocking waits and trio have no slices: there "adaptive" and
+        "loop" spin where the wait runs.
     :param max_spin: seconds to spin before parking, at most.
     :param max_sleep: seconds between two looks of a cold wait whose writer does not notify.
-    :param predict: park at once where earlier waits on the same object (a reader, a writer, a
-        Flag) lasted on average more
-        than twice max_spin, since then the spin is lost for certain.
-    :param hardware: use the CPU's wait instructions where there are any, instead of a plain pause loop.
+    :param predict: park at once where earlier waits on the same object (a reader, a writer, a Flag)
+        lasted on average more than twice max_spin, since then the spin is lost for certain.
+    :param hardware: use the CPU's wait instructions where there are any, instead of a plain pause
+        loop.
     :raises ValueError: an unknown mode, or seconds that are negative, NaN, or not finite.
     """
 
     mode: Mode = "adaptive"
-    # The ski-rental bound: about as long as a park costs (40 to 95 us from publish to resumed coroutine
-    # through the waiter thread, benchmarks/wake_latency.py), so a wait never costs twice the cheaper choice.
+    # The ski-rental bound: about as long as a park costs (40 to 95 us from publish to resumed
+    # coroutine through the waiter thread, benchmarks/wake_latency.py), so a wait never costs twice
+    # the cheaper choice.
     max_spin: float = 50e-6
     # 1,000 looks a second cost about 2 % of a core of a small VM (benchmarks/idle_cost.py).
     max_sleep: float = 1e-3

@@ -206,7 +206,8 @@ class Term:
 
 
 class Predicate:
-    """When a word is ready. Made by :func:`eq`, :func:`ge` and their kin, combined with ``&`` and ``|``.
+    """When a word is ready. Made by :func:`eq`, :func:`ge` and their kin, combined with ``&`` and
+    ``|``.
 
     Immutable, hashable, and reusable for any number of waits on any buffers.
     """
@@ -232,7 +233,8 @@ class Predicate:
 
         :param default: element type of terms without one; the buffer's own when None.
         :raises TypeError: no buffer.
-        :raises ValueError: a buffer whose elements are no numbers, or a value that does not fit them.
+        :raises ValueError: a buffer whose elements are no numbers, or a value that does not fit
+            them.
         """
         program = self._programs.get(None)
         if program is not None:

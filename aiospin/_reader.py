@@ -41,9 +41,9 @@ class ReaderStatistics:
 class BroadcastReader(Member, ObjectReceiveStream[bytes]):
     """A reading end of a broadcast. It gets every message that is published while it is attached.
 
-    Made by :meth:`attach`. Use it from one task or thread at a time, as a context manager,
-    ``with`` or ``async with``, and as
-    an asynchronous iterator. A receive that times out or is cancelled loses nothing.
+    Made by :meth:`attach`. Use it from one task or thread at a time, as a context manager, ``with``
+    or ``async with``, and as an asynchronous iterator. A receive that times out or is cancelled
+    loses nothing.
     """
 
     _ring: core.RingReader
@@ -198,8 +198,8 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
         """The next message in place: ``with`` or ``async with`` gives a read-only memoryview.
 
         Leaving the block, by any road, releases the message; until then a writer in "block" mode
-        keeps it. The view is not
-        to be used after that. ("drop_oldest" gives a view of a private copy.)
+        keeps it. The view is not to be used after that. ("drop_oldest" gives a view of a private
+        copy.)
 
         :param timeout: seconds; None waits for ever, 0 looks once.
         """

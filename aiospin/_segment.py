@@ -1,13 +1,14 @@
 """The file behind a broadcast: made, found, mapped, locked, removed.
 
-A segment is a file in a folder of shared memory, so that a container needs nothing but that folder. Each member
-(the writer, each reader) holds a record lock on one byte of it, far behind its end; the kernel drops the lock
-with the process, so asking for it tells the living from the dead in any PID namespace.
+A segment is a file in a folder of shared memory, so that a container needs nothing but that folder.
+Each member (the writer, each reader) holds a record lock on one byte of it, far behind its end; the
+kernel drops the lock with the process, so asking for it tells the living from the dead in any PID
+namespace.
 
 The locks belong to open file descriptions (F_OFD_SETLK). Those are inherited by fork, and a child
-that kept them would make a
-dead parent look alive, so the child closes them at once. The mapping uses a description of its own, because
-``mmap`` keeps a duplicate of the descriptor that it is given.
+that kept them would make a dead parent look alive, so the child closes them at once. The mapping
+uses a description of its own, because ``mmap`` keeps a duplicate of the descriptor that it is
+given.
 """
 
 from __future__ import annotations
@@ -197,8 +198,8 @@ class Segment:
             pass
 
     def close(self) -> None:
-        """Drop the lock and the mapping. Views of messages that are still held keep the memory mapped
-        until they go. Idempotent."""
+        """Drop the lock and the mapping. Views of messages that are still held keep the memory
+        mapped until they go. Idempotent."""
         self.drop_lock()
         try:
             self.memory.close()

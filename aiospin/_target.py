@@ -1,7 +1,7 @@
 """What one wait waits for: a native watch, or a Python callable over a buffer.
 
-A target is used by the loop's thread (or the blocking caller) and, while it is submitted, by the waiter
-thread.
+A target is used by the loop's thread (or the blocking caller) and, while it is submitted, by the
+waiter thread.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from aiospin._predicate import Dtype
     from aiospin._waiter import Ticket, Waiter
 
-# A callable is also called this often when no byte has changed, for one that looks elsewhere too. The contract
-# names 50 ms: twenty calls a second cost about 0.01 % of a core.
+# A callable is also called this often when no byte has changed, for one that looks elsewhere too.
+# The contract names 50 ms: twenty calls a second cost about 0.01 % of a core.
 RECHECK_NS: Final = 50_000_000
 
-# A look at a snapshot compares every byte, at about 10 GB/s and with the waiter's table locked. This much sleep for
-# each byte keeps it to a fiftieth of the time; without it 16 MiB took 70 % of a core.
+# A look at a snapshot compares every byte, at about 10 GB/s and with the waiter's table locked.
+# This much sleep for each byte keeps it to a fiftieth of the time; without it 16 MiB took 70 % of a
+# core.
 SLEEP_NS_PER_BYTE: Final = 5
 # Larger buffers are not spun on: one look would take longer than a slice of the loop.
 MAX_SPIN_BYTES: Final = 64 * 1024
@@ -91,8 +92,8 @@ class Target:
 class RecheckedTarget(Target):
     """A watch that Python looks after: whenever it is ready, and every ``recheck_ns`` besides.
 
-    The recheck runs in the thread that waits. One that runs in the waiter thread may be using the buffer, so a
-    wait that is given up meanwhile ends only when it has returned.
+    The recheck runs in the thread that waits. One that runs in the waiter thread may be using the
+    buffer, so a wait that is given up meanwhile ends only when it has returned.
     """
 
     __slots__ = ("_deadline_ns", "_error", "_idle", "_policy", "_running", "_ticket")

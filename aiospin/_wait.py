@@ -130,33 +130,32 @@ async def wait_for_flag(
 ) -> Any:
     """Wait until a word of memory says so, without holding up the event loop.
 
-    Works in asyncio, on any of its loops, and in trio. A predicate that is true already returns at once,
-    without suspending; still, every so often a loop over ready waits lets other tasks run.
+    Works in asyncio, on any of its loops, and in trio. A predicate that is true already returns at
+    once, without suspending; still, every so often a loop over ready waits lets other tasks run.
 
     When the await ends, by whatever cause, nothing refers to ``buf`` any more: closing its shared
-    memory on the next
-    line works.
+    memory on the next line works.
 
     :param buf: any contiguous buffer: ``SharedMemory.buf`` or a slice of it, ``mmap``,
-        ``bytearray``, a NumPy or ctypes
-        array; may be read-only.
+        ``bytearray``, a NumPy or ctypes array; may be read-only.
     :param predicate: a native one (:func:`eq`, :func:`ge`, :func:`bits_set` …, combined with ``&``
-        and ``|``), for
-        which no Python runs while it waits; or a callable that takes the buffer, as a memoryview,
-        or nothing. It is
-        called at the start, then in the waiter thread whenever the buffer's bytes have changed,
-        and every 50 ms.
+        and ``|``), for which no Python runs while it waits; or a callable that takes the buffer, as
+        a memoryview, or nothing. It is called at the start, then in the waiter thread whenever the
+        buffer's bytes have changed, and every 50 ms. To see a change every byte is compared, so pass
+        a slice of just what the callable looks at.
     :param timeout: seconds; None waits for ever, 0 looks once.
-    :param notified: the writer calls :meth:`Flag.notify` after each store, so a cold wait may
-        sleep without limit;
-        otherwise it looks again every ``policy.max_sleep``.
+    :param notified: the writer calls :meth:`Flag.notify` after each store, so a cold wait may sleep
+        without limit; otherwise it looks again every ``policy.max_sleep``. So it does, too, for what
+        lies on more than 32 words of 4 bytes, and for waits beyond the 127 words that the kernel
+        lets one thread sleep on.
     :param policy: how to spend the time; the process's default when None.
     :param waiter: the thread that waits; the process's own when None.
-    :return: the value that a native predicate observed (of several, that of the leftmost that was true), or the
-        callable's true result.
+    :return: the value that a native predicate observed (of several, that of the leftmost that was
+        true), or the callable's true result.
     :raises TimeoutError: the timeout passed.
     :raises ValueError: a bad timeout, or a predicate that does not fit the buffer.
-    :raises TypeError: no buffer, no predicate, or a callable whose result is neither true nor false.
+    :raises TypeError: no buffer, no predicate, or a callable whose result is neither true nor
+        false.
     """
     target = None
     try:
@@ -188,8 +187,8 @@ def wait_for_flag_sync(
     """Wait until a word of memory says so, in the calling thread, which holds no GIL meanwhile.
 
     The blocking form of :func:`wait_for_flag`, with the same arguments, results and errors. Signal
-    handlers run while
-    it waits, so Ctrl-C ends it. On the thread of a running event loop it warns, since it stops the loop.
+    handlers run while it waits, so Ctrl-C ends it. On the thread of a running event loop it warns,
+    since it stops the loop.
     """
     target = None
     try:
@@ -211,8 +210,8 @@ def spinloop(buffer: Buffer, callback: Callable[[], Any], timeout: float = 0.0) 
     """The call of vLLM's ``spinloop`` extension, and a stand-in for it.
 
     :param buffer: the memory whose change is the news.
-    :param callback: called without arguments, at the start, after each change of the buffer's
-        bytes and every 50 ms.
+    :param callback: called without arguments, at the start, after each change of the buffer's bytes
+        and every 50 ms.
     :param timeout: seconds; 0 or less is none.
     :return: True when the callback returned a true result, False when the timeout passed.
     """

@@ -1,9 +1,9 @@
 """The waiter thread: one thread that serves any number of waits.
 
-It is created by Python and runs the core's loop without the GIL; it takes the GIL only to hand a batch of
-completions over, or to call a Python predicate. It starts on first use, retires after ``IDLE`` seconds with
-nothing to wait for (the thread cache of trio does the same), ends with the interpreter, and is not
-inherited by fork: the child starts its own.
+It is created by Python and runs the core's loop without the GIL; it takes the GIL only to hand a
+batch of completions over, or to call a Python predicate. It starts on first use, retires after
+``IDLE`` seconds with nothing to wait for (the thread cache of trio does the same), ends with the
+interpreter, and is not inherited by fork: the child starts its own.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ class Ticket(Protocol):
     def port(self) -> Port: ...
 
     def complete(self, status: int) -> bool:
-        """Called in the waiter thread with READY or TIMED_OUT, or by close() with STOPPED.
-        False: not over, it was submitted again."""
+        """Called in the waiter thread with READY or TIMED_OUT, or by close() with STOPPED. False:
+        not over, it was submitted again."""
 
 
 class Waiter:
-    """One dedicated waiter thread. The process has a default one, which is enough for nearly everybody.
+    """One dedicated waiter thread. The process has a default one, which is enough for nearly
+    everybody.
 
     A waiter of one's own keeps waits with slow Python predicates from delaying others, or gives one
     latency-critical wait the hardware monitor for itself.
@@ -92,8 +93,8 @@ class Waiter:
         hardware: bool,
     ) -> None:
         """Serve a wait; ``ticket.complete`` is called in the thread when it is over."""
-        # The lock decides against a thread that retires at this moment: it either sees this
-        # ticket, or has cleared _thread before.
+        # The lock decides against a thread that retires at this moment: it either sees this ticket,
+        # or has cleared _thread before.
         with self._lock:
             if self._closed:
                 raise ClosedResourceError(f"the waiter {self._name!r} is closed")

@@ -60,11 +60,12 @@ class WriterStatistics:
 
 
 class BroadcastWriter(Member, ObjectSendStream[Any]):
-    """The writing end of a broadcast: one process sends, every reader that is attached gets every message.
+    """The writing end of a broadcast: one process sends, every reader that is attached gets every
+    message.
 
-    Made by :meth:`create`. Use it from one task or thread at a time, as a context manager,
-    ``with`` or ``async with``;
-    closing it ends the stream for its readers, after they have read what was sent, and removes the name.
+    Made by :meth:`create`. Use it from one task or thread at a time, as a context manager, ``with``
+    or ``async with``; closing it ends the stream for its readers, after they have read what was
+    sent, and removes the name.
     """
 
     _ring: core.RingWriter
@@ -87,17 +88,19 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     ) -> BroadcastWriter:
         """Make a broadcast.
 
-        :param name: what readers attach to; one is made up when None. That of a writer that died is taken over.
+        :param name: what readers attach to; one is made up when None. That of a writer that died is
+            taken over.
         :param capacity: bytes for messages not yet read by all, rounded up to a power of two. A
             message may have half of it.
         :param max_readers: how many may be attached at once, 1 to 1024.
-        :param overflow: what happens when it is full: "block" makes the writer wait for the
-            slowest reader and loses
-            nothing; "drop_oldest" never waits, and a reader that was too slow gets :exc:`LaggedError`.
+        :param overflow: what happens when it is full: "block" makes the writer wait for the slowest
+            reader and loses nothing; "drop_oldest" never waits, and a reader that was too slow gets
+            :exc:`LaggedError`.
         :param mode: permissions of the segment's file; 0o600 is for this user alone.
         :param policy: how the writer waits for room; the process's default when None.
         :raises FileExistsError: a living broadcast has that name.
-        :raises OSError: ENOSPC: not enough shared memory; says how much was needed and how much is free.
+        :raises OSError: ENOSPC: not enough shared memory; says how much was needed and how much is
+            free.
         :raises ValueError: a bad name or size.
         """
         if overflow not in get_args(Overflow):
@@ -187,11 +190,11 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
                 raise self._no_room(timeout)
 
     def acquire_write(self, nbytes: int, timeout: float | None = None) -> WriteSlot:
-        """Room for one message, to be filled in place: ``with`` or ``async with`` gives a writable memoryview.
+        """Room for one message, to be filled in place: ``with`` or ``async with`` gives a writable
+        memoryview.
 
         Leaving the block publishes the message; leaving it by an exception publishes nothing. The
-        view is not to be used after
-        that.
+        view is not to be used after that.
 
         :param nbytes: size of the message.
         :param timeout: seconds to wait for room at most.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,6 +24,9 @@ Run = Callable[..., Any]
 
 
 def pytest_configure() -> None:
+    # A shell starts what it runs in the background with SIGINT ignored, and programs inherit that: the tests of
+    # Ctrl-C would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     installed = os.environ.get("AIOSPIN_TEST_INSTALLED")
     if installed and not Path(aiospin.__file__).resolve().is_relative_to(Path(installed).resolve()):
         raise pytest.UsageError(

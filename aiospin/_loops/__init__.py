@@ -22,8 +22,8 @@ class Loop(Protocol):
     ) -> bool:
         """Suspend the current task until the target is ready (True) or the deadline passed (False).
 
-        However it ends, nothing looks at the target's buffer any more. What a Python predicate raised comes
-        out, and cancellation does.
+        However it ends, nothing looks at the target's buffer any more. What a Python predicate
+        raised comes out, and cancellation does.
         """
 
     async def checkpoint(self) -> None:

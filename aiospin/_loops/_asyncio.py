@@ -1,9 +1,10 @@
 """asyncio, and every loop with its interface (uvloop among them), through its public API only.
 
-A wait spins in slices that re-schedule themselves with ``call_soon``, so that I/O and other tasks run
-between two of them. When the loop turns out to be busy, or the spin has lasted long enough, the waiter
-thread takes over and ends the wait with one coalesced ``call_soon_threadsafe``. One wait of a loop spins at
-a time: the slices of many would add up, and the waiter thread scans any number at once.
+A wait spins in slices that re-schedule themselves with ``call_soon``, so that I/O and other tasks
+run between two of them. When the loop turns out to be busy, or the spin has lasted long enough, the
+waiter thread takes over and ends the wait with one coalesced ``call_soon_threadsafe``. One wait of
+a loop spins at a time: the slices of many would add up, and the waiter thread scans any number at
+once.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from aiospin._target import Target
     from aiospin._waiter import Ticket, Waiter
 
-# One slice, and so what a ready callback of somebody else may have to wait: long against the 1 to 3 us
-# that the loop needs between two slices, short against the 50 us that other wakes are late anyway.
+# One slice, and so what a ready callback of somebody else may have to wait: long against the 1 to 3
+# us that the loop needs between two slices, short against the 50 us that other wakes are late
+# anyway.
 SLICE_NS: Final = 10_000
-# A pass of a loop with nothing else to do takes up to 10 us here; one that takes longer than this ran
-# somebody else's callbacks.
+# A pass of a loop with nothing else to do takes up to 10 us here; one that takes longer than this
+# ran somebody else's callbacks.
 BUSY_NS: Final = 30_000
 # Busy passes in a row after which the loop is said to have other work. One may be a stray timer.
 BUSY_PASSES: Final = 2
@@ -207,11 +209,11 @@ class AsyncioTicket:
         return self._target.withdraw(self._waiter)
 
     async def finished(self) -> None:
-        """Until the recheck that is running in the waiter thread has returned. Not to be cancelled: as long as it
-        runs it uses the buffer."""
+        """Until the recheck that is running in the waiter thread has returned. Not to be cancelled:
+        as long as it runs it uses the buffer."""
         self.future = self._loop.create_future()
-        # The scope keeps anyio's cancellations out, which it delivers again in each pass of the loop; the loop
-        # here outlasts asyncio's own.
+        # The scope keeps anyio's cancellations out, which it delivers again in each pass of the
+        # loop; the loop here outlasts asyncio's own.
         with anyio.CancelScope(shield=True):
             while not self.future.done():
                 try:

@@ -1,5 +1,5 @@
-"""trio, through ``trio.lowlevel``. It has no cheap call_soon to slice a spin with, so every wait goes to the
-waiter thread, which wakes the run with one idempotent ``run_sync_soon``."""
+"""trio, through ``trio.lowlevel``. It has no cheap call_soon to slice a spin with, so every wait
+goes to the waiter thread, which wakes the run with one idempotent ``run_sync_soon``."""
 
 from __future__ import annotations
 

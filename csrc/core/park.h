@@ -8,9 +8,10 @@
  *   look; if ready, go on                  asp_park_notify(word)
  *   asp_futex_wait(word, expected)
  *
- * prepare ends with a full fence, notify begins with one: either the sleeper's look sees the new state, or the notifier sees bit 0 and changes the word,
- * so that the sleep ends or does not begin. A sleeper that dies leaves bit 0 behind; the next
- * notify clears it, so a dead sleeper costs one system call, once, and nobody else's wake.
+ * prepare ends with a full fence, notify begins with one: either the sleeper's look sees the new
+ * state, or the notifier sees bit 0 and changes the word, so that the sleep ends or does not begin.
+ * A sleeper that dies leaves bit 0 behind; the next notify clears it, so a dead sleeper costs one
+ * system call, once, and nobody else's wake.
  *
  * The three steps and the elision follow the eventcounts of oneTBB (concurrent_monitor) and
  * folly; the flag bit inside the counter saves them the second shared word. */
