@@ -185,3 +185,10 @@ class Child:
 def segments() -> set[str]:
     """The files that this process has made for segments, temporary ones too."""
     return {name for name in os.listdir("/dev/shm") if f"-{os.getpid()}" in name}
+
+
+def consume(handle: aiospin.BroadcastHandle, pipe: Any) -> None:
+    """The body of a spawned process, which must be importable there: receive all and send it back."""
+    with aiospin.BroadcastReader.attach(handle) as reader:
+        pipe.send("attached")
+        pipe.send(list(reader.iter_sync()))

@@ -15,6 +15,7 @@ from support import mark, settled, suspended
 
 import aiospin
 from aiospin import Flag, WaitPolicy, wait_for_flag, wait_for_flag_sync
+from aiospin._target import CallableTarget
 
 
 class Counted:
@@ -112,6 +113,38 @@ def test_a_change_during_the_first_call_is_not_missed(run: Any) -> None:
         assert time.monotonic() - begin < 30
 
     run(main)
+
+
+def test_the_sleep_grows_with_the_buffer() -> None:
+    """A look compares every byte, so a large buffer is looked at less often."""
+    sleeps = []
+    for nbytes in (1 << 10, 1 << 20, 1 << 24):
+        target = CallableTarget(bytearray(nbytes), lambda: False)
+        sleeps.append(target.least_sleep_ns)
+        target.release()
+    assert sleeps[1:] == [sleeps[0] << 10, sleeps[0] << 14]
+    assert sleeps[2] >= 50_000_000, "a look at 16 MiB takes milliseconds"
+
+
+def test_a_large_buffer_is_not_spun_on(run: Any) -> None:
+    async def main() -> None:
+        data = bytearray(16 << 20)
+        spin = WaitPolicy(mode="thread", max_spin=3600, predict=False)
+        before = aiospin.statistics().spin_ns
+        with pytest.raises(TimeoutError):
+            await wait_for_flag(data, lambda: False, 0.02, policy=spin)
+        assert aiospin.statistics().spin_ns == before
+
+    run(main)
+
+
+def test_a_large_buffer_is_not_spun_on_in_a_blocking_wait() -> None:
+    data = bytearray(16 << 20)
+    before = aiospin.statistics().spin_ns
+    for policy in (WaitPolicy.latency(), WaitPolicy(max_spin=3600, predict=False)):
+        with pytest.raises(TimeoutError):
+            wait_for_flag_sync(data, lambda: False, 0.02, policy=policy)
+    assert aiospin.statistics().spin_ns == before
 
 
 # ---- with what ----

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 from anyio.lowlevel import checkpoint
 from support import Peer, mark, settled, shared, suspended
 
 import aiospin
-from aiospin import Flag, WaitPolicy, bits_set, eq, ge, gt, ne, wait_for_flag
+from aiospin import Flag, WaitPolicy, bits_set, eq, ge, gt, ne, wait_for_flag, wait_for_flag_sync
 
 POLICIES = {
     "adaptive": WaitPolicy(mode="adaptive", max_spin=1e-3, predict=False),
@@ -256,6 +260,54 @@ def test_a_timeout_of_nothing_looks_once(run: Any) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("of_flag", [False, True], ids=["wait_for_flag", "Flag.wait"])
+def test_a_loop_over_looks_lets_others_run_and_can_be_cancelled(run: Any, of_flag: bool) -> None:
+    async def main() -> None:
+        word, looks, turns = bytearray(8), 0, 0
+        flag = Flag(word, dtype="B")
+
+        async def other() -> None:
+            nonlocal turns
+            while turns < 3:
+                turns += 1
+                await checkpoint()
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+            while looks < 10_000:
+                looks += 1
+                with pytest.raises(TimeoutError, match="just now"):
+                    await (flag.wait(eq(1), 0) if of_flag else wait_for_flag(word, eq(1), 0))
+        assert turns == 3
+        assert looks < 10_000, "it was cancelled"
+        word.append(0)
+
+    run(main)
+
+
+def test_a_timeout_beyond_all_floats_is_for_ever(run: Any) -> None:
+    async def main() -> None:
+        word = bytearray(8)
+        assert await wait_for_flag(word, eq(0), 10**400) == 0
+        assert wait_for_flag_sync(word, eq(0), 10**400) == 0
+        mark()
+
+        async def wait() -> None:
+            assert await wait_for_flag(word, eq(1), 10**400) == 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await suspended()
+            word[0] = 1
+        with pytest.raises(ValueError, match="at least 0 seconds"):
+            await wait_for_flag(word, eq(1), -(10**400))
+        with pytest.raises(TypeError, match="number of seconds"):
+            await wait_for_flag(word, eq(1), np.str_("1"))  # type: ignore[arg-type]
+
+    run(main)
+
+
 # ---- where it runs ----
 
 
@@ -408,5 +460,125 @@ def test_statistics(run: Any) -> None:
             group.cancel_scope.cancel()
         assert aiospin.statistics().cancelled == before.cancelled + 1
         assert aiospin.statistics().waits == before.waits + 3
+
+    run(main)
+
+
+@contextmanager
+def _ends(**expected: int) -> Iterator[None]:
+    """Each wait of the block is counted once, and so is its end."""
+    before = dataclasses.asdict(aiospin.statistics())
+    yield
+    after = dataclasses.asdict(aiospin.statistics())
+    ways = ("ready", "spun", "parked", "timed_out", "cancelled")
+    ends = {way: after[way] - before[way] for way in ways}
+    assert after["waits"] - before["waits"] == sum(ends.values()), ends
+    for way, count in expected.items():
+        assert ends[way] == count, ends
+
+
+SLICES = WaitPolicy(mode="loop", max_spin=3600, predict=False)
+WAITER = WaitPolicy(mode="thread", max_spin=3600, predict=False)
+PARK = WaitPolicy(mode="park")
+
+
+def test_every_end_is_counted_once(run: Any) -> None:
+    async def main() -> None:
+        word = bytearray(8)
+        with _ends(ready=3):
+            await wait_for_flag(word, eq(0))
+            await wait_for_flag(word, lambda: True)
+            wait_for_flag_sync(word, eq(0))
+        with _ends(timed_out=2):
+            with pytest.raises(TimeoutError):
+                await wait_for_flag(word, eq(1), 0)
+            with pytest.raises(TimeoutError):
+                await wait_for_flag(word, lambda: False, 0)
+        for policy in (SLICES, WAITER, PARK):
+            with _ends(timed_out=2):
+                with pytest.raises(TimeoutError):
+                    await wait_for_flag(word, eq(1), 1e-3, policy=policy)
+                with pytest.raises(TimeoutError):
+                    await wait_for_flag(word, lambda: False, 1e-3, policy=policy)
+
+        async def wait(policy: WaitPolicy) -> None:
+            await wait_for_flag(word, eq(1), policy=policy)
+
+        for policy in (SLICES, WAITER, PARK):
+            way = "parked" if policy is PARK else "spun"
+            with _ends(**{way: 1}):
+                mark()
+                async with anyio.create_task_group() as group:
+                    parks = aiospin.statistics().parks
+                    group.start_soon(wait, policy)
+                    await suspended()
+                    if policy is PARK:
+                        await settled(lambda parks=parks: aiospin.statistics().parks > parks)
+                    word[0] = 1
+                word[0] = 0
+            with _ends(cancelled=1):
+                mark()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(wait, policy)
+                    await suspended()
+                    group.cancel_scope.cancel()
+
+    run(main)
+
+
+@pytest.mark.parametrize("policy", [WAITER, PARK], ids=["spins", "parks"])
+def test_the_changes_and_rechecks_of_a_callable_are_counted_once(
+    run: Any, policy: WaitPolicy
+) -> None:
+    async def main() -> None:
+        word, calls = bytearray(8), 0
+
+        def predicate(buffer: memoryview) -> bool:
+            nonlocal calls
+            calls += 1
+            return buffer[0] == 3
+
+        async def wait() -> None:
+            assert await wait_for_flag(word, predicate, policy=policy)
+
+        with _ends(ready=0, timed_out=0, cancelled=0):
+            mark()
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                await suspended()
+                for step in (1, 2, 3):
+                    seen = calls
+                    word[0] = step
+                    await settled(lambda seen=seen: calls > seen)
+        with _ends(ready=0, spun=0, parked=0, timed_out=1, cancelled=0):
+            with pytest.raises(TimeoutError):
+                await wait_for_flag(word, lambda: False, 0.12, policy=policy)
+
+    run(main)
+
+
+@pytest.mark.parametrize("policy", [WAITER, PARK], ids=["spins", "parks"])
+def test_the_same_in_a_blocking_wait(policy: WaitPolicy) -> None:
+    word = bytearray(8)
+    changes = iter((False, False, False, True))
+
+    def predicate() -> bool:
+        word[0] += 1  # which is a change, so that it is called again at once
+        return next(changes)
+
+    with _ends(timed_out=0, cancelled=0):
+        assert wait_for_flag_sync(word, predicate, 30, policy=policy)
+    with _ends(ready=0, spun=0, parked=0, timed_out=1), pytest.raises(TimeoutError):
+        wait_for_flag_sync(word, lambda: False, 0.12, policy=policy)
+
+
+def test_the_questions_of_a_broadcast_are_counted_once(run: Any) -> None:
+    """Every 100 ms it asks whether the writer lives, which ends no wait."""
+
+    async def main() -> None:
+        with aiospin.BroadcastWriter.create(capacity=4096) as writer:
+            with aiospin.BroadcastReader.attach(writer.handle) as reader:
+                with _ends(timed_out=1), pytest.raises(TimeoutError):
+                    await reader.receive(0.25)
 
     run(main)

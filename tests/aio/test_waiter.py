@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support import mark, settled, suspended, until
+from support import PATIENCE, mark, settled, suspended, until
 
 import aiospin
 from aiospin import ClosedResourceError, Waiter, WaitPolicy, eq, ne, wait_for_flag
@@ -17,6 +17,7 @@ from aiospin._loops._asyncio import loop_of
 
 PARK = WaitPolicy(mode="park")
 POLICIES = {
+    "default": WaitPolicy(),
     "park": PARK,
     "thread": WaitPolicy(mode="thread", max_spin=3600, predict=False),
     "adaptive": WaitPolicy(max_spin=1e-3, predict=False),
@@ -65,7 +66,7 @@ def test_a_closed_waiter_takes_no_waits(run: Any, policy: WaitPolicy) -> None:
         waiter.close()
         word = bytearray(8)
         assert await wait_for_flag(word, eq(0), waiter=waiter) == 0
-        with pytest.raises(ClosedResourceError, match=r"mine.*closed"):
+        with pytest.raises(ClosedResourceError, match=r"mine.*closed"), anyio.fail_after(PATIENCE):
             await wait_for_flag(word, eq(1), policy=policy, waiter=waiter)
         with pytest.raises(ClosedResourceError, match=r"mine.*closed"):
             await wait_for_flag(word, lambda: False, policy=policy, waiter=waiter)
@@ -95,6 +96,64 @@ def test_closing_a_waiter_ends_its_waits(run: Any) -> None:
         word.append(0)
 
     run(main)
+
+
+@pytest.mark.parametrize("mode", ["adaptive", "loop"])
+def test_a_waiter_that_is_closed_in_mid_spin(run: Any, mode: Any) -> None:
+    """The slices on the loop end, and the waiter that is to go on is closed."""
+
+    async def main() -> None:
+        word, ended = bytearray(8), []
+        waiter = Waiter(name="mine")
+        policy = WaitPolicy(mode=mode, max_spin=0.02, predict=False)
+        mark()
+
+        async def wait() -> None:
+            with pytest.raises(ClosedResourceError), anyio.fail_after(PATIENCE):
+                await wait_for_flag(word, eq(1), policy=policy, waiter=waiter)
+            ended.append(True)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await suspended()
+            waiter.close()
+        assert ended
+        word.append(0)
+
+    run(main)
+
+
+def test_a_thread_that_cannot_be_started(
+    run: Any, policy: WaitPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        word = bytearray(8)
+
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with Waiter() as waiter:
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", start)
+                for predicate in (eq(1), lambda: False):
+                    with (
+                        pytest.raises(RuntimeError, match="can't start new thread"),
+                        anyio.fail_after(PATIENCE),
+                    ):
+                        await wait_for_flag(word, predicate, policy=policy, waiter=waiter)
+                    assert waiter.live == 0
+                    word.append(0)
+            with pytest.raises(TimeoutError):
+                await wait_for_flag(word, eq(1), 1e-3, policy=PARK, waiter=waiter)
+
+    run(main)
+
+
+def test_a_closed_waiter_cannot_be_entered() -> None:
+    waiter = Waiter(name="mine")
+    waiter.close()
+    with pytest.raises(ClosedResourceError, match=r"mine.*closed"), waiter:
+        pass
 
 
 def test_bad_arguments(run: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from broadcast_support import SHM, Child, fill, make_message, number_of, pair, scaled
+from broadcast_support import SHM, Child, consume, fill, make_message, number_of, pair, scaled
 from support import COMPILED, clean
 
 import aiospin
@@ -318,17 +318,11 @@ def test_fork_while_a_task_waits(run):
 # ---- spawn ----
 
 
-def _consume(handle, pipe):
-    with BroadcastReader.attach(handle) as reader:
-        pipe.send("attached")
-        pipe.send(list(reader.iter_sync()))
-
-
 def test_handle_through_spawn():
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     with BroadcastWriter.create() as writer:
-        process = context.Process(target=_consume, args=(writer.handle, theirs))
+        process = context.Process(target=consume, args=(writer.handle, theirs))
         process.start()
         assert ours.poll(20)
         assert ours.recv() == "attached"
