@@ -24,7 +24,7 @@ def deadline_of(timeout: float | None) -> int:
     try:
         seconds = float(timeout)
     except OverflowError:  # an integer beyond all floats
-        seconds = math.copysign(math.inf, timeout)
+        seconds = math.inf if timeout > 0 else -math.inf
     if math.isnan(seconds):
         raise ValueError("timeout must be a number of seconds, not NaN")
     if seconds < 0:

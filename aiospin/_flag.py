@@ -145,7 +145,10 @@ class Flag:
         # A memoryview has no byte-swapped elements, and before Python 3.12 no half floats: bytes then.
         if callable(predicate) and not self._dtype.swapped and self._dtype.code != "e":
             element = element.cast(self._dtype.code)  # type: ignore[call-overload]
-        return make_target(element, predicate, True, self._dtype)
+        try:
+            return make_target(element, predicate, True, self._dtype)
+        finally:
+            del element  # else the traceback of an error would hold the memory
 
     def __repr__(self) -> str:
         return f"<aiospin.Flag {self._dtype} at offset {self._offset}>"

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 from typing_extensions import Buffer
 
-_Counter: TypeAlias = Literal["waits", "ready", "timed_out", "cancelled"]
+_Counter: TypeAlias = Literal["waits", "ready", "parked", "timed_out", "cancelled"]
 
 READY: Final[int]
 TIMED_OUT: Final[int]

@@ -120,15 +120,23 @@ class RecheckedTarget(Target):
         while True:
             until_ns = min(deadline_ns, core.now_ns() + self.recheck_ns)
             woken = super().run(until_ns, spin_ns, policy)
-            if self.recheck(woken):
-                return True
-            if woken:
-                core.count("waits", 1)  # one for each change
-            elif until_ns == deadline_ns:
+            over = self.recheck(woken)
+            if not over and not woken and until_ns == deadline_ns:
                 return False
-            else:
-                core.count("timed_out", -1)  # that was no timeout of the caller's
+            self._correct_counts(woken, over)
+            if over:
+                return True
+            if not woken:
                 spin_ns = 0
+
+    def _correct_counts(self, woken: bool, over: bool) -> None:
+        """The core counts each of its waits as one that ended; ours may go on, or end without it."""
+        if not woken:
+            core.count("timed_out", -1)  # that was no timeout of the caller's
+            if over:
+                core.count("parked", 1)
+        elif not over:
+            core.count("waits", 1)  # one for each change
 
     def submit(
         self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
@@ -149,13 +157,17 @@ class RecheckedTarget(Target):
             if ticket is not self._ticket or status == core.STOPPED:
                 return status
             self._running = True
+        woken = status == core.READY
         outcome: int | None = None
         error: BaseException | None = None
         try:
-            if self.recheck(status == core.READY):
+            over = self.recheck(woken)
+            if over:
                 outcome = core.READY
-            elif status == core.TIMED_OUT and core.now_ns() >= self._deadline_ns:
+            elif not woken and core.now_ns() >= self._deadline_ns:
                 outcome = core.TIMED_OUT
+            if outcome != core.TIMED_OUT:
+                self._correct_counts(woken, over)
         except BaseException as raised:
             error = raised
         with self._idle:
@@ -164,12 +176,7 @@ class RecheckedTarget(Target):
             if outcome is None and error is None and ticket is self._ticket:
                 # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
                 try:
-                    if status == core.READY:
-                        core.count("waits", 1)  # one for each change
-                        self._resubmit(waiter, ticket, self._policy.spin_ns)
-                    else:
-                        core.count("timed_out", -1)  # that was no timeout of the caller's
-                        self._resubmit(waiter, ticket, 0)
+                    self._resubmit(waiter, ticket, self._policy.spin_ns if woken else 0)
                     return None
                 except BaseException as raised:  # the waiter was closed meanwhile
                     error = raised
@@ -229,7 +236,11 @@ class CallableTarget(RecheckedTarget):
             core.count("ready", 1)
             return True
         # Again when bytes changed during the call: this look brings the snapshot up to date.
-        return self.wait.look() and self.recheck(True)
+        if not self.wait.look():
+            return False
+        over = self.recheck(True)
+        self._correct_counts(True, over)
+        return over
 
     def recheck(self, woken: bool) -> bool:  # noqa: ARG002 - it is called either way
         result = self._function() if self._view is None else self._function(self._view)
@@ -300,6 +311,16 @@ def make_target(buf: Any, predicate: Any, notified: bool, default: Dtype | None 
     :raises TypeError: a predicate that is neither a native one nor callable, or no buffer.
     :raises ValueError: the predicate does not fit the buffer.
     """
+    try:
+        return _make_target(buf, predicate, notified, default)
+    except Exception as error:
+        # The frames that refused it hold the buffer: without them a caller who keeps the error can still close
+        # the memory.
+        del buf
+        raise error.with_traceback(None) from error.__cause__
+
+
+def _make_target(buf: Any, predicate: Any, notified: bool, default: Dtype | None) -> Target:
     if isinstance(predicate, Predicate):
         return Target(core.Wait(buf, predicate.program_for(buf, default), notified))
     if not callable(predicate):

@@ -123,6 +123,7 @@ static PyObject *py_count(PyObject *module, PyObject *const *args, Py_ssize_t co
     if (n == -1 && PyErr_Occurred()) return NULL;
     if (strcmp(name, "waits") == 0) ASP_COUNT(waits, (uint64_t)n);
     else if (strcmp(name, "ready") == 0) ASP_COUNT(ready, (uint64_t)n);
+    else if (strcmp(name, "parked") == 0) ASP_COUNT(parked, (uint64_t)n);
     else if (strcmp(name, "timed_out") == 0) ASP_COUNT(timed_out, (uint64_t)n);
     else if (strcmp(name, "cancelled") == 0) ASP_COUNT(cancelled, (uint64_t)n);
     else return PyErr_Format(PyExc_ValueError, "the package does not count %R", args[0]);

@@ -108,19 +108,25 @@ static PyObject *reader_receive_many(asp_py_reader *self, PyObject *argument) {
     uint64_t skipped = self->skipped, count = 0;
     self->skipped = 0;
     while (!skipped && count < most) {
-        /* A place in the list first, so that running out of memory loses no message. */
-        if (PyList_Append(list, Py_None) < 0) break;
-        PyObject *bytes = copy_next(self, &status);
-        if (!bytes) {
-            PyObject *type, *value, *traceback;
-            PyErr_Fetch(&type, &value, &traceback);
-            PyList_SetSlice(list, (Py_ssize_t)count, (Py_ssize_t)count + 1, NULL); /* shrinking: cannot fail */
-            PyErr_Restore(type, value, traceback);
+        uint32_t length, copied;
+        status = asp_ring_peek(&self->ring, &length);
+        if (status != ASP_READY) break;
+        /* Memory and place first, so that running out of either loses no message. */
+        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
+        if (!bytes) break;
+        int failed = PyList_Append(list, bytes);
+        char *payload = PyBytes_AsString(bytes);
+        Py_DECREF(bytes); /* the list has it */
+        if (failed) break;
+        status = asp_ring_copy(&self->ring, payload, length, &copied);
+        if (status == ASP_READY) {
+            count++;
+        } else { /* drop_oldest: it was overwritten meanwhile */
+            if (PyList_SetSlice(list, (Py_ssize_t)count, (Py_ssize_t)count + 1, NULL) < 0) Py_CLEAR(list);
             break;
         }
-        PyList_SetItem(list, (Py_ssize_t)count++, bytes);
     }
-    if (count && PyErr_Occurred()) PyErr_Clear(); /* hand over what there is; the next call will say it */
+    if (list && count && PyErr_Occurred()) PyErr_Clear(); /* hand over what there is; the next call will say it */
     /* What ended the batch is for the next call to find again, but a lag is told only once. */
     if (count && status == ASP_LAGGED) self->skipped = self->ring.skipped;
     asp_py_end_leave(&self->end);

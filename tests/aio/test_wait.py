@@ -302,8 +302,14 @@ def test_a_timeout_beyond_all_floats_is_for_ever(run: Any) -> None:
             word[0] = 1
         with pytest.raises(ValueError, match="at least 0 seconds"):
             await wait_for_flag(word, eq(1), -(10**400))
+
+    run(main)
+
+
+def test_a_numpy_string_is_no_timeout(run: Any) -> None:
+    async def main() -> None:
         with pytest.raises(TypeError, match="number of seconds"):
-            await wait_for_flag(word, eq(1), np.str_("1"))  # type: ignore[arg-type]
+            await wait_for_flag(bytearray(8), eq(0), np.str_("1"))  # type: ignore[arg-type]
 
     run(main)
 
@@ -550,21 +556,25 @@ def test_the_changes_and_rechecks_of_a_callable_are_counted_once(
                     seen = calls
                     word[0] = step
                     await settled(lambda seen=seen: calls > seen)
-        with _ends(ready=0, spun=0, parked=0, timed_out=1, cancelled=0):
-            with pytest.raises(TimeoutError):
-                await wait_for_flag(word, lambda: False, 0.12, policy=policy)
+        with (
+            _ends(ready=0, spun=0, parked=0, timed_out=1, cancelled=0),
+            pytest.raises(TimeoutError),
+        ):
+            await wait_for_flag(word, lambda: False, 0.12, policy=policy)
 
     run(main)
 
 
 @pytest.mark.parametrize("policy", [WAITER, PARK], ids=["spins", "parks"])
 def test_the_same_in_a_blocking_wait(policy: WaitPolicy) -> None:
-    word = bytearray(8)
-    changes = iter((False, False, False, True))
+    word, calls = bytearray(8), 0
 
     def predicate() -> bool:
-        word[0] += 1  # which is a change, so that it is called again at once
-        return next(changes)
+        nonlocal calls
+        calls += 1
+        if calls > 1:  # after 50 ms
+            word[0] += 1  # which is a change, so that it is called again at once
+        return calls == 5
 
     with _ends(timed_out=0, cancelled=0):
         assert wait_for_flag_sync(word, predicate, 30, policy=policy)
@@ -572,13 +582,29 @@ def test_the_same_in_a_blocking_wait(policy: WaitPolicy) -> None:
         wait_for_flag_sync(word, lambda: False, 0.12, policy=policy)
 
 
+def test_a_change_during_the_first_call_is_counted_once() -> None:
+    word, calls = bytearray(8), 0
+
+    def predicate() -> bool:
+        nonlocal calls
+        calls += 1
+        word[0] += 1
+        return calls == 3
+
+    with _ends():
+        assert wait_for_flag_sync(word, predicate, 30)
+
+
 def test_the_questions_of_a_broadcast_are_counted_once(run: Any) -> None:
     """Every 100 ms it asks whether the writer lives, which ends no wait."""
 
     async def main() -> None:
-        with aiospin.BroadcastWriter.create(capacity=4096) as writer:
-            with aiospin.BroadcastReader.attach(writer.handle) as reader:
-                with _ends(timed_out=1), pytest.raises(TimeoutError):
-                    await reader.receive(0.25)
+        with (
+            aiospin.BroadcastWriter.create(capacity=4096) as writer,
+            aiospin.BroadcastReader.attach(writer.handle) as reader,
+            _ends(timed_out=1),
+            pytest.raises(TimeoutError),
+        ):
+            await reader.receive(0.25)
 
     run(main)

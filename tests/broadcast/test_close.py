@@ -198,3 +198,35 @@ def test_close_does_not_remove_another_broadcast_of_its_name():
     with aiospin.BroadcastWriter.create(writer.name) as second:
         writer.close()
         aiospin.BroadcastReader.attach(second.handle).close()
+
+
+def test_the_lock_is_closed_once(monkeypatch):
+    """os.close lets other threads run: one that closes, too, must not close what has the number by then."""
+    writer, [reader] = pair()
+    segment, close, closed = reader._segment, os.close, []
+
+    def close_and_come_again(fd):
+        closed.append(fd)
+        if len(closed) == 1:
+            segment.drop_lock()
+        close(fd)
+
+    fd = segment._lock_fd
+    with monkeypatch.context() as patch:
+        patch.setattr("aiospin._segment.os.close", close_and_come_again)
+        segment.drop_lock()
+    assert closed == [fd]
+    reader.close()
+    writer.close()
+
+
+def test_a_strided_message_is_refused():
+    numpy = pytest.importorskip("numpy")
+    writer, [reader] = pair()
+    strided = numpy.zeros(8, dtype="u1")[::2]
+    with writer, reader:
+        for send in (writer.send_nowait, writer.send_sync):
+            with pytest.raises(BufferError, match="not C-contiguous"):
+                send(strided)
+        writer.send_nowait(strided.copy())
+        assert reader.receive_many_nowait() == [bytes(4)]

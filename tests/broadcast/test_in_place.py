@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import pytest
 from broadcast_support import fill, pair, until_waits
@@ -343,3 +345,66 @@ def test_slot_entered_twice_at_once():
             with pytest.raises(BusyResourceError):
                 slot.__enter__()
         assert reader.receive_nowait() == b"1"
+
+
+# ---- the timeout ----
+
+
+def wait_beyond(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_the_timeout_begins_with_the_block():
+    """Not where the slot is made, so it may be kept for a while."""
+    writer, [reader] = pair()
+    with writer, reader:
+        reading, writing = reader.acquire_read(0.02), writer.acquire_write(1, 0.02)
+        wait_beyond(0.03)
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"within 0\.02 s"):
+            reading.__enter__()
+        assert time.monotonic() - begin >= 0.02
+        fill(writer)
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"within 0\.02 s"):
+            writing.__enter__()
+        assert time.monotonic() - begin >= 0.02
+        with reading as view:  # it is there by now
+            assert len(view) == 32
+        reader.receive_many_nowait()
+        with writing as slot:
+            slot[:] = b"1"
+        assert reader.receive_nowait() == b"1"
+
+
+def test_the_same_in_a_loop(run):
+    async def main():
+        writer, [reader] = pair()
+        async with writer, reader:
+            reading, writing = reader.acquire_read(0.02), writer.acquire_write(1, 0.02)
+            wait_beyond(0.03)
+            begin = time.monotonic()
+            with pytest.raises(TimeoutError, match=r"within 0\.02 s"):
+                await reading.__aenter__()
+            assert time.monotonic() - begin >= 0.02
+            fill(writer)
+            begin = time.monotonic()
+            with pytest.raises(TimeoutError, match=r"within 0\.02 s"):
+                await writing.__aenter__()
+            assert time.monotonic() - begin >= 0.02
+            async with reading as view:
+                assert len(view) == 32
+
+    run(main)
+
+
+def test_a_bad_timeout_is_refused_where_it_is_written():
+    writer, [reader] = pair()
+    with writer, reader:
+        for wrong, error in ((-1, ValueError), (float("nan"), ValueError), ("1", TypeError)):
+            with pytest.raises(error, match="timeout must be"):
+                reader.acquire_read(wrong)
+            with pytest.raises(error, match="timeout must be"):
+                writer.acquire_write(1, wrong)

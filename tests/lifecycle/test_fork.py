@@ -141,6 +141,37 @@ PROGRAMS = {
     for thread in threads:
         thread.join()
     """,
+    "fork while waiter threads hold the table": """
+    sys.setswitchinterval(1e-5)
+    stop = bytearray(8)
+    waiter = aiospin.Waiter()
+
+    def busy():
+        async def waits():
+            word = bytearray(8)
+            while not stop[0]:
+                try:
+                    await wait_for_flag(word, eq(1), 0.0005, policy=MODES[1], waiter=waiter)
+                except TimeoutError:
+                    pass
+        asyncio.run(waits())
+
+    def hog():  # wants the GIL all the time
+        while not stop[0]:
+            pass
+
+    threads = [threading.Thread(target=body) for body in (busy, busy, hog)]
+    for thread in threads:
+        thread.start()
+    while not waiter.live:
+        pass
+    for _ in range(30):
+        joined(fork(lambda: None))
+    stop[0] = 1
+    for thread in threads:
+        thread.join()
+    waiter.close()
+    """,
     "a child that ends by itself": """
     memory = mmap.mmap(-1, 4096)
 
@@ -162,6 +193,41 @@ PROGRAMS = {
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_fork(program: str) -> None:
     assert clean(HEAD + PROGRAMS[program]) == ""
+
+
+def test_fork_while_a_thread_asks_the_waiter() -> None:
+    """The table is locked by the fork, which waits for the GIL: whoever asks has to let go of that."""
+    program = """
+    import os, threading, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    inside, asked, done = threading.Event(), threading.Event(), threading.Event()
+
+    def between():  # registered before aiospin's hook, so it is called after that, with the table locked
+        inside.set()
+        asked.wait(30)
+        done.wait(0.05)  # time to ask, and to come to the lock
+
+    os.register_at_fork(before=between)
+    import aiospin
+
+    waiter = aiospin.Waiter()
+
+    def ask():
+        inside.wait(30)
+        asked.set()
+        assert waiter.live == 0
+        done.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    thread.join()
+    waiter.close()
+    """
+    assert clean(program) == ""
 
 
 def _answer(name: str) -> None:

@@ -169,6 +169,71 @@ static void a_cancel_takes_the_completion_back(void) {
     asp_waiter_free(w);
 }
 
+static void a_ticket_belongs_to_one_waiter(void) {
+    asp_waiter *mine = asp_waiter_new(), *yours = asp_waiter_new();
+    uint32_t word = 0;
+    flag f, kept;
+    void *token, *stale;
+    asp_status status;
+    asp_pace pace = asp_pace_start(asp_now_ns(), 0, MS, false);
+    flag_init(&f, &word, false);
+    flag_init(&kept, &word, false);
+    CHECK(submit(mine, &f, &f, 0, ASP_FOREVER) == ASP_READY);
+    CHECK(submit(yours, &kept, &kept, 0, ASP_FOREVER) == ASP_READY);
+    CHECK(!asp_waiter_cancel(yours, &f.ticket, &token) && token == NULL);
+    CHECK(asp_waiter_submit(yours, &f.ticket, &f.watch, &f, &pace, ASP_FOREVER, &stale) == ASP_BUSY && !stale);
+    CHECK(asp_waiter_live(mine) == 1 && asp_waiter_live(yours) == 1);
+    word = 1;
+    CHECK(asp_waiter_run(mine, 0) == ASP_READY);
+    /* complete, and not taken: still the first one's */
+    CHECK(!asp_waiter_cancel(yours, &f.ticket, &token) && token == NULL);
+    CHECK(asp_waiter_submit(yours, &f.ticket, &f.watch, &f, &pace, ASP_FOREVER, &stale) == ASP_BUSY && !stale);
+    CHECK(take(mine, &status) == &f && status == ASP_READY);
+    CHECK(take(mine, &status) == NULL);
+    /* free, so that anybody may have it */
+    word = 0;
+    CHECK(submit(yours, &f, &f, 0, ASP_FOREVER) == ASP_READY && asp_waiter_live(yours) == 2);
+    CHECK(asp_waiter_cancel(yours, &f.ticket, &token) && token == &f);
+    CHECK(asp_waiter_cancel(yours, &kept.ticket, &token) && token == &kept);
+    CHECK(asp_waiter_live(mine) == 0 && asp_waiter_live(yours) == 0);
+    asp_waiter_free(mine);
+    asp_waiter_free(yours);
+}
+
+static void *enter_or_not(void *argument) {
+    asp_waiter *w = argument;
+    bool entered = asp_waiter_try_enter(w);
+    if (entered) asp_waiter_leave(w);
+    return entered ? argument : NULL;
+}
+
+static bool another_enters(asp_waiter *w) {
+    void *entered;
+    CHECK(pthread_join(start(enter_or_not, w), &entered) == 0);
+    return entered != NULL;
+}
+
+static void one_thread_is_inside(void) {
+    asp_waiter *w = asp_waiter_new();
+    uint32_t word = 0;
+    flag f;
+    void *token;
+    flag_init(&f, &word, false);
+    CHECK(asp_waiter_try_enter(w));
+    CHECK(!another_enters(w));
+    /* operations enter by themselves, also inside */
+    CHECK(submit(w, &f, &f, 0, ASP_FOREVER) == ASP_READY && asp_waiter_live(w) == 1);
+    CHECK(asp_waiter_cancel(w, &f.ticket, &token) && token == &f);
+    CHECK(!another_enters(w));
+    asp_waiter_leave(w);
+    CHECK(another_enters(w));
+    asp_waiter_before_fork(w);
+    CHECK(!another_enters(w));
+    asp_waiter_after_fork_in_parent(w);
+    CHECK(another_enters(w));
+    asp_waiter_free(w);
+}
+
 static void deadlines_are_kept(void) {
     /* hot, cold, cold and notified; the last has nothing but its deadline to end its sleep */
     for (int kind = 0; kind < 3; kind++) {
@@ -601,6 +666,8 @@ int main(int argc, char **argv) {
     a_pass_completes_all_that_are_ready();
     a_new_submit_takes_the_completion_back();
     a_cancel_takes_the_completion_back();
+    a_ticket_belongs_to_one_waiter();
+    one_thread_is_inside();
     deadlines_are_kept();
     a_deadline_is_kept_beside_one_that_cools();
     idle_ends_the_run();

@@ -636,6 +636,84 @@ def test_submit_wants_a_free_wait(core: Any) -> None:
     assert waiter.live == 0
 
 
+def test_a_submitted_wait_is_the_waiters(core: Any) -> None:
+    waiter = core.Waiter()
+    with waiting(core, memory(1), program("eq", 1, dtype="B"), False) as wait:
+        submit(core, waiter, wait, "token")
+        for use in (
+            wait.look,
+            lambda: wait.spin(0, True),
+            lambda: wait.run(0, 0, MAX_SLEEP, True),
+            wait.release,
+        ):
+            with pytest.raises(RuntimeError, match="submitted"):
+                use()
+        assert waiter.live == 1
+        assert waiter.cancel(wait)
+        assert not wait.look()
+        assert not wait.run(0, 0, MAX_SLEEP, True)
+
+
+def test_a_wait_that_another_waiter_has(core: Any) -> None:
+    mine, yours = core.Waiter(), core.Waiter()
+    with (
+        waiting(core, memory(1), None, False) as wait,
+        waiting(core, memory(1), None, False) as kept,
+    ):
+        submit(core, yours, kept, "kept")
+        submit(core, mine, wait, "token")
+        assert yours.cancel(wait) is False
+        with pytest.raises(RuntimeError, match="submitted"):
+            submit(core, yours, wait, "stolen")
+        assert (mine.live, yours.live, core.statistics()["live_tickets"]) == (1, 1, 2)
+        assert mine.stop() == ["token"]
+        assert yours.stop() == ["kept"]
+        assert (mine.live, yours.live) == (0, 0)
+
+
+@pytest.mark.parametrize("wrong", [-1, -(1 << 63), 1 << 64, 1 << 70])
+def test_numbers_beyond_64_bits(wrong: int) -> None:
+    """Of the compiled core alone: the stand-in computes with Python's integers."""
+    core = load_core("aiospin._native")
+    waiter = core.Waiter()
+    with waiting(core, memory(1), None, False) as wait, ring(core) as (segment, writer, reader):
+        for use in (
+            lambda: wait.spin(wrong, True),
+            lambda: wait.run(wrong, 0, MAX_SLEEP, True),
+            lambda: wait.run(0, wrong, MAX_SLEEP, True),
+            lambda: wait.run(0, 0, wrong, True),
+            lambda: wait.grace(wrong),
+            lambda: waiter.run(wrong),
+            lambda: waiter.submit(wait, "token", wrong, 0, MAX_SLEEP, True),
+            lambda: waiter.submit(wait, "token", 0, wrong, MAX_SLEEP, True),
+            lambda: waiter.submit(wait, "token", 0, 0, wrong, True),
+            lambda: core.ring_bytes(wrong, 1),
+            lambda: core.ring_bytes(4096, wrong),
+            lambda: core.ring_create(segment, wrong, 1, BLOCK, 1, 1),
+            lambda: core.ring_create(segment, 4096, wrong, BLOCK, 1, 1),
+            lambda: core.ring_create(segment, 4096, 1, wrong, 1, 1),
+            lambda: core.RingReader(segment, wrong, 1),
+            lambda: writer.claim(wrong),
+            lambda: writer.evict(wrong),
+        ):
+            with pytest.raises(ValueError, match=r"from 0 to|not allowed|must be|slot|too large"):
+                use()
+        assert waiter.live == 0
+        assert writer.send(b"as before")
+        assert reader.receive() == b"as before"
+
+
+def test_slots_beyond_32_bits(core: Any) -> None:
+    with ring(core) as (segment, writer, reader):
+        for slot in (2, 1 << 32, 1 << 40):
+            with pytest.raises(ValueError, match=r"slot|from 0 to"):
+                core.RingReader(segment, slot, 1)
+            with pytest.raises(ValueError, match=r"slot|from 0 to"):
+                writer.evict(slot)
+        assert writer.active_readers() == 1
+        assert reader.slot == 0
+
+
 def test_cancel_says_who_won(core: Any) -> None:
     data = memory(1)
     waiter = core.Waiter()
@@ -1363,6 +1441,73 @@ def test_after_release(core: Any) -> None:
     for wait in waits:
         with pytest.raises(RuntimeError):
             wait.look()
+
+
+def test_a_reader_that_left_is_closed(two_cores: tuple[Any, Any]) -> None:
+    with ring(two_cores) as (segment, writer, reader):
+        for number in range(3):
+            writer.send(message(number))
+        reader.leave()
+        successor = two_cores[1].RingReader(segment, reader.slot, 2)
+        try:
+            writer.send(b"for the successor")
+            for use in (reader.receive, lambda: reader.receive_many(9), reader.acquire):
+                with pytest.raises(ClosedResourceError):
+                    use()
+            assert successor.lag == 1, "its cursor stayed where it was"
+            assert successor.receive() == b"for the successor"
+        finally:
+            successor.release()
+
+
+def test_a_writer_that_closed_is_closed(two_cores: tuple[Any, Any]) -> None:
+    with ring(two_cores) as (_, writer, reader):
+        writer.send(b"last")
+        writer.close()
+        for use in (lambda: writer.send(b"late"), lambda: writer.claim(1)):
+            with pytest.raises(ClosedResourceError):
+                use()
+        assert reader.receive() == b"last"
+        with pytest.raises(EndOfStream):
+            reader.receive()
+
+
+def test_an_end_that_goes_while_an_exception_is_on_its_way(core: Any) -> None:
+    """What unwinding drops unpins its buffer, and the exception comes out as it was."""
+    segment = make_ring(core)
+    pinned = core.statistics()["pinned_buffers"]
+
+    def end(kind: Any, *arguments: Any) -> Any:
+        made = kind(segment, *arguments)
+        made.wait.release()
+        return made
+
+    for kind in (lambda: end(core.RingReader, 0, 1), lambda: end(core.RingWriter)):
+        with pytest.raises(LookupError, match="mine"):
+            (kind(), {}["mine"])
+        assert core.statistics()["pinned_buffers"] == pinned
+    segment.close()
+
+
+def test_no_memory_loses_no_message() -> None:
+    core = load_core("aiospin._native")
+    testcapi = pytest.importorskip("_testcapi", reason="this Python was built without it")
+    with ring(core) as (_, writer, reader):
+        sent = [b"%d" % number + b"q" * 300 for number in range(5)]
+        failed = 0
+        for allocations in range(1, 12):
+            for each in sent:
+                assert writer.send(each)
+            got: list[bytes] = []
+            testcapi.set_nomemory(allocations, 0)
+            try:
+                got = reader.receive_many(100)
+            except MemoryError:
+                failed += 1
+            finally:
+                testcapi.remove_mem_hooks()
+            assert got + reader.receive_many(100) == sent
+        assert failed
 
 
 def test_release_keeps_the_slot_and_the_ring_open(core: Any) -> None:

@@ -6,6 +6,7 @@ import array
 import asyncio
 import ctypes
 import mmap
+import struct
 import threading
 from collections.abc import Callable
 from multiprocessing.shared_memory import SharedMemory
@@ -133,7 +134,8 @@ def test_add_is_atomic_between_threads() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "wrong"),
-    [("B", 256), ("B", -1), ("b", 128), ("Q", 1 << 64), ("q", 1 << 63), ("?", 2), ("e", 1e6), ("f", 1e39)],
+    [("B", 256), ("B", -1), ("b", 128), ("Q", 1 << 64), ("q", 1 << 63), ("?", 2), ("e", 1e6), ("f", 1e39),
+     ("e", 10**400), ("f", 10**400), ("d", 10**400), ("d", -(10**400)), ("I", 10**400)],
 )  # fmt: skip
 def test_a_value_that_does_not_fit(dtype: str, wrong: float) -> None:
     flag = Flag(bytearray(8), dtype=dtype)
@@ -174,7 +176,7 @@ def test_construction() -> None:
     for wrong in (None, 5, "text"):
         with pytest.raises(TypeError):
             Flag(wrong, dtype="I")  # type: ignore[arg-type]
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="buffer"):
             Flag(wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown dtype 'uint33'"):
         Flag(bytearray(8), dtype="uint33")
@@ -187,6 +189,13 @@ def test_construction() -> None:
         Flag(bytearray(8), dtype="I", offset=2)
     with pytest.raises(ValueError, match="offset must be at least 0"):
         Flag(bytearray(8), dtype="I", offset=-4)
+    for offset in (-8, -(1 << 64)):
+        with pytest.raises(ValueError, match="offset must be at least 0"):
+            Flag(bytearray(8), dtype="u4", offset=offset)
+    for offset in (1 << 62, 1 << 63, 1 << 64, 1 << 70):
+        with pytest.raises(ValueError, match=r"too short|less than 2\*\*63"):
+            Flag(bytearray(8), dtype="u4", offset=offset)
+    assert Flag(bytearray(8), dtype="I", offset=np.int64(4)).load() == 0
     for not_whole in ("0", 1.0, None, True):
         with pytest.raises(TypeError, match="offset must be a whole number of bytes"):
             Flag(bytearray(8), dtype="I", offset=not_whole)  # type: ignore[arg-type]
@@ -253,6 +262,32 @@ def test_a_callable_is_given_one_element() -> None:
     assert flag.wait_sync(predicate) is True
     assert asyncio.run(flag.wait(predicate)) is True
     assert seen == [(1, "H", flag.load())] * 2
+
+
+OPPOSITE = ">" if np.little_endian else "<"
+
+
+@pytest.mark.parametrize("dtype", ["b", "B", "h", "H", "i", "I", "q", "Q", "f", "d", "?"])
+def test_a_callable_is_given_a_typed_element(dtype: str) -> None:
+    flag = Flag(bytearray(32), dtype=dtype, offset=8)
+    flag.store(1)
+    for seen in (
+        flag.wait_sync(lambda element: (element.tolist(), element.nbytes)),
+        asyncio.run(flag.wait(lambda element: (element.tolist(), element.nbytes))),
+    ):
+        assert seen == ([1], struct.calcsize(dtype))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["e", f"{OPPOSITE}e", f"{OPPOSITE}I", f"{OPPOSITE}d", f"{OPPOSITE}h"]
+)
+def test_a_callable_is_given_bytes_where_a_memoryview_has_no_such_element(dtype: str) -> None:
+    flag = Flag(bytearray(32), dtype=dtype, offset=8)
+    flag.store(5)
+    expected = struct.pack(dtype, 5)
+    assert flag.wait_sync(bytes) == expected
+    assert asyncio.run(flag.wait(bytes)) == expected
+    assert flag.wait_sync(lambda element: (element.format, element.nbytes)) == ("B", len(expected))
 
 
 @pytest.mark.parametrize("dtype", ["B", "H", "I", "Q", "d", ">Q", "?"])

@@ -81,3 +81,10 @@ def test_an_unknown_policy_in_the_environment() -> None:
     assert done.stderr.splitlines()[-1] == (
         "ValueError: AIOSPIN_POLICY must be one of latency, balanced, powersave, not 'fastest'"
     )
+
+
+@pytest.mark.parametrize("name", ["predict", "hardware"])
+@pytest.mark.parametrize("wrong", ["no", 1, None])
+def test_bad_switches(name: str, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be True or False, not {wrong!r}"):
+        WaitPolicy(**{name: wrong})

@@ -452,3 +452,20 @@ def test_the_public_name() -> None:
     assert isinstance(eq(1) & eq(2), aiospin.Predicate)
     assert eq.__doc__ is not None
     assert "equals" in eq.__doc__
+
+
+# ---- NumPy's scalars ----
+
+
+@pytest.mark.parametrize(
+    ("data", "value", "where", "seen"),
+    [
+        (b"\1", np.True_, {"dtype": "?"}, True),
+        (np.uint32(3).tobytes(), np.int64(3), {"dtype": np.uint32}, 3),
+        (np.float32(0.5).tobytes(), np.float16(0.5), {"dtype": np.float32}, 0.5),
+        (b"\0\7", np.array(7), {"dtype": "B", "offset": np.int32(1)}, 7),
+    ],
+    ids=["bool", "integer", "float", "array of no dimensions"],
+)
+def test_numpys_scalars(data: bytes, value: Any, where: dict[str, Any], seen: Any) -> None:
+    assert look(np.frombuffer(data, dtype="u1"), eq(value, **where)) == seen

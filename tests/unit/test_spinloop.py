@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 import time
@@ -99,6 +100,9 @@ def test_errors() -> None:
         spinloop(None, lambda: True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="NaN"):
         spinloop(bytearray(1), lambda: True, float("nan"))
+    for wrong in (None, "1", b"1", [1.0]):
+        with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+            spinloop(bytearray(1), lambda: True, wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         spinloop(bytearray(1), lambda buffer: True, 0.5)
 
@@ -109,3 +113,14 @@ def test_the_buffer_is_free_afterwards() -> None:
     spinloop(word, lambda: False, 0.001)
     word.clear()
     assert aiospin.statistics().pinned_buffers == 0
+
+
+def test_it_warns_on_the_thread_of_a_loop() -> None:
+    async def main() -> None:
+        word = bytearray(8)
+        assert spinloop(word, lambda: True) is True, "it does not block"
+        with pytest.warns(RuntimeWarning, match=r"spinloop\(\) blocks the event loop") as caught:
+            assert spinloop(word, lambda: False, 0.001) is False
+        assert caught[0].filename == __file__
+
+    asyncio.run(main())
