@@ -96,6 +96,8 @@ class Waiter:
         # The lock decides against a thread that retires at this moment: it either sees this ticket,
         # or has cleared _thread before.
         with self._lock:
+            if _exiting.is_set() and threading.current_thread().daemon:
+                return  # it ends with the process, in the middle of this wait
             if self._closed:
                 raise ClosedResourceError(f"the waiter {self._name!r} is closed")
             self._table.submit(wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware)
@@ -245,8 +247,12 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+_exiting = threading.Event()
+
+
 @atexit.register
 def _close_all() -> None:
     # Loops that still run now do so in daemon threads: they end with the process, and not with an error.
+    _exiting.set()
     for waiter in list(_waiters):
         waiter._end(tell=False)

@@ -100,7 +100,13 @@ USES = {
 
 
 def _counts() -> dict[str, int]:
-    """Reference counts of what is handed out most; immortal, and so of no interest, from 3.12 on."""
+    """Reference counts of what is handed out most.
+
+    Not from Python 3.12 on, where these objects are immortal: an extension for the stable ABI of 3.11 still counts
+    them, the interpreter does not, so that the number drifts, without meaning (PEP 683 provides for it).
+    """
+    if sys.version_info >= (3, 12):
+        return {}
     return {repr(thing): sys.getrefcount(thing) for thing in (None, True, False, 0, 5)}
 
 
