@@ -21,8 +21,8 @@ typedef struct asp_tally {
     uint64_t pinned_buffers; /* gauge: buffers held by waits and rings of this process */
 } asp_tally;
 
-/* Threads count in shards of their own, two cache lines each: with one line for all, a writer and a reader
- * in one process took 430 ns a message, with shards 70 ns. Threads beyond the shards share. */
+/* Threads count in shards of their own, two cache lines each: on one line for all, a writer and a reader
+ * in one process would pull it to and fro with every message. Threads beyond the shards share. */
 #define ASP_TALLY_SHARDS 16
 typedef struct asp_tally_shard {
     _Alignas(128) asp_tally counts;
