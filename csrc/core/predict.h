@@ -1,0 +1,125 @@
+/* predict.h - when to spin: what a reader plans from the gaps that it saw and from what waiting cost it.
+ *
+ * One asp_predict per stream (a reader's messages, or a writer's waits for room). Pure functions of the
+ * times that they are given: no clock, no system call, no allocation. Not thread-safe: its one consumer
+ * calls them. predict.c has the derivation. All times are absolute CLOCK_MONOTONIC nanoseconds.
+ *
+ * How a caller uses it (messages that are already there cost it asp_predict_arrival and nothing else):
+ *
+ *     look; if there is a message: take it, go to `taken` with ASP_PREDICT_FOUND
+ *     spun = 0
+ *     for (;;) {
+ *         plan = asp_predict_plan(p, now, &price)
+ *         if (plan.spin_from_ns > now) {
+ *             park until plan.spin_from_ns, notified at any time (ASP_FOREVER: without limit)
+ *             a message came: outcome(ASP_PREDICT_WOKEN, spun), taken
+ *             the timer ended the sleep: asp_predict_overslept(p, plan.spin_from_ns, now)
+ *         }
+ *         spin until plan.spin_until_ns; spun += what it took
+ *         a message came: outcome(ASP_PREDICT_SPUN, spun), taken
+ *     }
+ *     the caller's deadline, a cancellation or an end of the stream in any of them:
+ *         outcome(ASP_PREDICT_NOTHING, spun)
+ *   taken:
+ *     asp_predict_arrival(p, published) for every record, oldest first, before the next plan
+ *
+ * A plan may be asked for again at any time in a wait, and is the same as long as nothing was learned.
+ * A spin may be cut into slices, and broken off; a caller that cannot spin (a busy loop) parks instead,
+ * and says so by a spun time of 0. */
+#ifndef ASP_PREDICT_H
+#define ASP_PREDICT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "clock.h"
+
+/* Gaps remembered. benchmarks/predict_simulation.c, table "memory": 16 find no pause between bursts of
+ * ten, 64 learn a new pace half as fast and gain nothing. */
+#define ASP_PREDICT_GAPS 32u
+/* Times in one wait at which a message is likely: inside a burst, after it, and one to spare. */
+#define ASP_PREDICT_WINDOWS 3u
+
+/* What latency is worth; the policy's. */
+typedef struct asp_price {
+    /* Nanoseconds of CPU worth spending to save one of latency. 0: never spin (powersave). ASP_PRICE_FREE:
+     * CPU is free for the first max_spin_ns of a wait (latency). */
+    uint32_t cpu_per_latency;
+    /* CPU of one park, one wake and the way back: what the ski-rental bound allows to be lost where
+     * nothing can be foreseen. */
+    uint32_t park_cpu_ns;
+    /* No spin lasts longer. A window that would is not begun: what stops just short of the message costs the
+     * most and catches nothing. */
+    uint64_t max_spin_ns;
+} asp_price;
+
+#define ASP_PRICE_FREE UINT32_MAX
+
+/* Park until spin_from_ns (the past or now: do not; ASP_FOREVER: without limit), then spin until
+ * spin_until_ns, then ask again. The time that a sleep wakes late is already taken off. */
+typedef struct asp_plan {
+    uint64_t spin_from_ns;
+    uint64_t spin_until_ns;
+} asp_plan;
+
+typedef enum asp_predict_end {
+    ASP_PREDICT_FOUND,   /* it was there before the wait began; may be left unsaid */
+    ASP_PREDICT_SPUN,    /* seen by a look of a spin */
+    ASP_PREDICT_WOKEN,   /* seen after a park that the message ended */
+    ASP_PREDICT_NOTHING, /* the wait ended without a message: deadline, cancellation, end */
+} asp_predict_end;
+
+typedef struct asp_predict_statistics {
+    uint64_t predicted;      /* waits that ended in a spin, as planned */
+    uint64_t early;          /* messages that came before the spin planned for them */
+    uint64_t late;           /* waits whose spin ended without the message */
+    uint64_t spun_caught_ns; /* spun in waits that ended in a spin */
+    uint64_t spun_lost_ns;   /* spun in all others */
+} asp_predict_statistics;
+
+typedef struct asp_predict_window {
+    uint64_t from_ns; /* begin to spin so long after the last arrival; 0: do not even park before */
+    uint64_t until_ns;
+} asp_predict_window;
+
+typedef struct asp_predict {
+    uint64_t last_ns;                   /* last publish time, 0 before the first */
+    uint32_t sorted[ASP_PREDICT_GAPS];  /* the last gaps by length */
+    uint32_t ordered[ASP_PREDICT_GAPS]; /* the same by age, a ring */
+    uint32_t oldest;                    /* where it begins */
+    bool stale;                         /* a gap was learned since the windows were reckoned */
+    bool waiting;                       /* a wait has asked for a plan and not yet told its outcome */
+    bool trial;                         /* it tries the way that seems to pay less */
+    uint32_t window_count;
+    asp_predict_window window[ASP_PREDICT_WINDOWS];
+    int64_t worth_ns;                   /* what the windows would have earned lately, acted upon or not */
+    int64_t purse_ns;                   /* what may still be spun for nothing */
+    uint64_t begun_ns;                  /* first plan of this wait */
+    uint64_t due_ns;                    /* end of the sleep now planned, ASP_FOREVER without a timer */
+    uint64_t tried_ns;                  /* last trial */
+    asp_price price;                    /* of the last plan */
+    uint32_t park_ns;                   /* publish to seen: woken from a park */
+    uint32_t spin_ns;                   /* publish to seen: spinning */
+    uint32_t oversleep_ns;              /* how late a timed sleep ends, about the latest of 32 */
+    uint32_t since_parked, since_spun;  /* waits since each of the two was measured */
+    asp_predict_statistics statistics;
+} asp_predict;
+
+/* A stream of which nothing is known. */
+void asp_predict_init(asp_predict *p);
+
+/* A record was published then. O(1), some 20 ns. Times that stand still or go back are no gap. */
+void asp_predict_arrival(asp_predict *p, uint64_t published_ns);
+
+/* What to do from now on. O(1): 10 ns, or 150 ns when a gap was learned since. */
+asp_plan asp_predict_plan(asp_predict *p, uint64_t now_ns, const asp_price *price);
+
+/* A timed sleep that should have ended at due_ns, and that no message ended, ended at woke_ns. */
+void asp_predict_overslept(asp_predict *p, uint64_t due_ns, uint64_t woke_ns);
+
+/* A wait ended. published_ns and seen_ns are those of the first message (0 with NOTHING), spun_ns is
+ * what the wait spent spinning in all. Call it once per wait that asked for a plan. */
+void asp_predict_outcome(asp_predict *p, asp_predict_end end, uint64_t published_ns, uint64_t seen_ns,
+                         uint64_t spun_ns);
+
+#endif
