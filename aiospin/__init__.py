@@ -15,6 +15,7 @@ from importlib.metadata import version
 from aiospin._core import Capabilities, Statistics, capabilities, statistics
 from aiospin._errors import (
     AiospinError,
+    BatchTimeoutError,
     BrokenResourceError,
     BusyResourceError,
     ClosedResourceError,
@@ -24,6 +25,7 @@ from aiospin._errors import (
     WouldBlock,
 )
 from aiospin._flag import Flag
+from aiospin._include import get_include
 from aiospin._policy import WaitPolicy
 from aiospin._predicate import (
     Predicate,
@@ -46,6 +48,7 @@ __version__ = version("aiospin")
 
 __all__ = [
     "AiospinError",
+    "BatchTimeoutError",
     "BroadcastHandle",
     "BroadcastReader",
     "BroadcastWriter",
@@ -73,6 +76,7 @@ __all__ = [
     "capabilities",
     "eq",
     "ge",
+    "get_include",
     "gt",
     "le",
     "lt",

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from aiospin import __version__
+from aiospin._cli.errors import CommandError, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 SUBCOMMANDS = {
     "info": "what this machine offers for waiting, and what aiospin made of it",
     "demo": "an engine process broadcasts a file to asyncio, uvloop and trio programs",
+    "pub": "send standard input to everybody who reads a broadcast",
+    "sub": "write what is sent to a broadcast to standard output",
+    "bench": "measure what each way of waiting costs here, in latency and CPU, and recommend one",
+    "top": "show every broadcast, its writer and readers, how far they are and who waits",
+    "gc": "remove what dead processes left in shared memory",
 }
 
 
@@ -29,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status: 0; 1 when something went wrong; 2 for arguments that make no sense.
     """
     parser = argparse.ArgumentParser(
-        prog="aiospin", description="Await shared memory: see what it does here."
+        prog="aiospin",
+        description="Waiting on shared memory, and broadcasts through it: look, try, use, clean up.",
+        epilog="aiospin COMMAND --help says more.",
     )
     parser.add_argument("--version", action="version", version=f"aiospin {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -41,7 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed before we began
+            sys.stdout.flush()
+    except CommandError as error:
+        say(arguments.command, str(error))
+        return 1
     except KeyboardInterrupt:
         return 130  # what a shell reports for a program that Ctrl-C ended
     except BrokenPipeError:

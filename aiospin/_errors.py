@@ -12,6 +12,7 @@ from anyio import (
 
 __all__ = [
     "AiospinError",
+    "BatchTimeoutError",
     "BrokenResourceError",
     "BusyResourceError",
     "ClosedResourceError",
@@ -24,6 +25,20 @@ __all__ = [
 
 class AiospinError(Exception):
     """Base of the errors that only aiospin raises."""
+
+
+class BatchTimeoutError(TimeoutError):
+    """The time of a ``send_many`` passed before all messages had room.
+
+    :ivar sent: how many were sent, the first ones. The others were not.
+    """
+
+    def __init__(self, message: str, sent: int) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+    def __reduce__(self) -> tuple[type[BatchTimeoutError], tuple[str, int]]:
+        return type(self), (str(self), self.sent)
 
 
 class LaggedError(AiospinError):

@@ -7,25 +7,30 @@ import atexit
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiospin._core import core
-from aiospin._errors import ClosedResourceError
+from aiospin._deadline import deadline_of
+from aiospin._errors import ClosedResourceError, WouldBlock
 from aiospin._target import RecheckedTarget
-from aiospin._wait import block, suspend
+from aiospin._wait import block, pause, spend, suspend
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
 
+    from aiospin._bell import Bell
     from aiospin._policy import WaitPolicy
     from aiospin._segment import Segment
 
+T = TypeVar("T")
+
 # A member that waits asks this often whether the other side still lives: the kernel drops the lock
-# of a process that dies, but tells nobody. Ten looks a second, about 0.2 % of a core of a small VM
+# of a process that dies, but tells nobody. Twenty looks a second, about 0.3 % of a core of a small VM
 # (benchmarks/idle_cost.py).
-LIVENESS_NS: Final = 100_000_000
+LIVENESS_NS: Final = 50_000_000
 
 
 class _MemberTarget(RecheckedTarget):
@@ -38,6 +43,11 @@ class _MemberTarget(RecheckedTarget):
     def __init__(self, member: Member) -> None:
         super().__init__(member._ring.wait)
         self._member = weakref.ref(member)  # no cycle: a dropped member closes at once
+
+    @property
+    def bell(self) -> Bell | None:  # type: ignore[override]
+        member = self._member()
+        return None if member is None else member._bell
 
     def recheck(self, woken: bool) -> bool:
         if woken:
@@ -56,6 +66,7 @@ class Member:
     """One side of a broadcast. Closing it twice is harmless; using it after that raises ClosedResourceError."""
 
     _ring: core.RingWriter | core.RingReader
+    _bell: Bell | None = None
 
     def __init__(self, segment: Segment, policy: WaitPolicy) -> None:
         self._segment = segment
@@ -98,21 +109,97 @@ class Member:
                 return True
             if not deadline_ns:
                 self._ask_after_peer()
-            return await suspend(self._target, deadline_ns, self._policy)
+            ready = await suspend(self._target, deadline_ns, self._policy)
+        except BaseException:
+            self._target.wait.ended(False)
+            raise
+        else:
+            self._target.wait.ended(ready)
+            return ready
         finally:
             self._stop_waiting()
 
-    def _until_ready_sync(self, deadline_ns: int, function: str, instead: str) -> bool:
-        """The blocking form of _until_ready; the names are for the warning on a loop's thread."""
+    def _until_ready_sync(self, deadline_ns: int, names: tuple[str, str], depth: int) -> bool:
+        """The blocking form of _until_ready.
+
+        :param names: the public function, and what to call on the thread of a loop, for the warning there.
+        :param depth: calls between the public function and this one.
+        """
         self._begin_waiting()
         try:
             if self._target.look():
                 return True
             if not deadline_ns:
                 self._ask_after_peer()
-            return block(self._target, deadline_ns, self._policy, function, instead, depth=1)
+            ready = block(self._target, deadline_ns, self._policy, *names, depth=depth + 1)
+        except BaseException:
+            self._target.wait.ended(False)
+            raise
+        else:
+            self._target.wait.ended(ready)
+            return ready
         finally:
             self._stop_waiting()
+
+    # An operation is a function that does something at once or returns None: not now. It is called again when
+    # the ring may let it succeed.
+
+    async def _perform(self, operation: Callable[[], T | None], timeout: float | None) -> T:
+        """Do it as soon as possible."""
+        deadline_ns = deadline_of(timeout)
+        if spend():
+            await pause()
+        result = operation()
+        if result is None:
+            return await self._eventually(operation, deadline_ns, timeout)
+        return result
+
+    async def _eventually(
+        self, operation: Callable[[], T | None], deadline_ns: int, timeout: float | None
+    ) -> T:
+        """Do it later, after it has said: not now."""
+        while await self._until_ready(deadline_ns):
+            result = operation()
+            if result is not None:
+                return result
+        raise self._too_late(timeout)
+
+    def _perform_sync(
+        self, operation: Callable[[], T | None], timeout: float | None, names: tuple[str, str]
+    ) -> T:
+        """The blocking form of _perform; names and depth as those of _until_ready_sync."""
+        deadline_ns = deadline_of(timeout)
+        result = operation()
+        if result is None:
+            return self._eventually_sync(operation, deadline_ns, timeout, names, depth=1)
+        return result
+
+    def _eventually_sync(
+        self,
+        operation: Callable[[], T | None],
+        deadline_ns: int,
+        timeout: float | None,
+        names: tuple[str, str],
+        depth: int = 0,
+    ) -> T:
+        """The blocking form of _eventually."""
+        while self._until_ready_sync(deadline_ns, names, depth + 1):
+            result = operation()
+            if result is not None:
+                return result
+        raise self._too_late(timeout)
+
+    def _perform_nowait(self, operation: Callable[[], T | None]) -> T:
+        """Do it now or raise WouldBlock."""
+        result = operation()
+        if result is None:
+            self._ask_after_peer()
+            raise WouldBlock
+        return result
+
+    def _too_late(self, timeout: float | None) -> TimeoutError:
+        """The error of an operation whose time has passed."""
+        raise NotImplementedError
 
     def _begin_waiting(self) -> None:
         with self._lock:
@@ -147,8 +234,15 @@ class Member:
             self._segment.drop_lock()
             if not self._waiting:
                 self._let_go()
+            elif self._bell is not None and self._bell.owner is not None:
+                self._bell.owner.wake(self._bell)
 
     def _let_go(self) -> None:
+        bell = self._bell
+        if bell is not None and bell.owner is not None:
+            bell.owner.disown(bell, bell.discard)
+        elif bell is not None:
+            bell.discard()
         self._ring.release()
         self._segment.close()
 
@@ -156,6 +250,9 @@ class Member:
         """In the child of a fork: it is the parent's. Say nothing to anybody, and refuse to be used."""
         self._lock = threading.RLock()
         self._closed = True
+        if self._bell is not None:
+            self._bell.forget()
+            self._bell = None
         self._let_go()
 
     def _ensure_open(self) -> None:

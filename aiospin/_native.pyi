@@ -4,11 +4,13 @@ Private: everything public is in ``aiospin``. Times are absolute CLOCK_MONOTONIC
 (``*_deadline_ns``) or durations in nanoseconds (``*_ns``).
 """
 
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 from typing_extensions import Buffer
 
-_Counter: TypeAlias = Literal["waits", "ready", "parked", "timed_out", "cancelled"]
+_Counter: TypeAlias = Literal[
+    "waits", "ready", "parked", "parks", "spurious", "timed_out", "cancelled"
+]
 
 READY: Final[int]
 TIMED_OUT: Final[int]
@@ -30,6 +32,13 @@ def statistics() -> dict[str, int]:
 def count(counter: _Counter, n: int = 1) -> None:
     """Add to a counter of statistics() what only the package can know."""
 
+def timer_open() -> int:
+    """A descriptor that a poll sees once a time has come: precise to microseconds, where event loops round
+    their timers to milliseconds. OSError where there is no such thing."""
+
+def timer_arm(fd: int, at_ns: int) -> None:
+    """Readable from then on, and not before; 0: never."""
+
 @final
 class Wait:
     """One wait at a time on one thing: pins the buffer until release()."""
@@ -45,13 +54,28 @@ class Wait:
     def spin(self, budget_ns: int, hardware: bool) -> bool:
         """Spin without the GIL until ready or the budget is spent. At least one look."""
 
-    def run(self, deadline_ns: int, spin_ns: int, max_sleep_ns: int, hardware: bool) -> bool:
-        """Wait in this thread, without the GIL: spin for spin_ns, then park. False when the deadline passed.
-        Signal handlers run meanwhile and what they raise comes out."""
+    def run(self, deadline_ns: int, spin_ns: int | None, max_sleep_ns: int, hardware: bool) -> bool:
+        """Wait in this thread, without the GIL: spin for spin_ns, then park; None: as the plan says. False when
+        the deadline passed. Signal handlers run meanwhile and what they raise comes out."""
 
-    def grace(self, max_spin_ns: int) -> int:
-        """How long it pays to spin now: max_spin_ns, or 0 when what this object waited for before came
-        on average later than twice that."""
+    @property
+    def predicts(self) -> bool:
+        """Whether it learns when it turns ready: a reading end of a ring does."""
+
+    def plan(self, cpu_per_latency: int, max_spin_ns: int) -> tuple[int, int]:
+        """Park until the first time (FOREVER: without limit), then spin until the second, then ask again; see
+        csrc/core/predict.h. Begins what ended() ends. RuntimeError where predicts is False."""
+
+    def woken(self, due_ns: int) -> bool:
+        """The look after a park elsewhere, on a bell: 0, somebody rang; FOREVER, for safety; else the time when
+        the plan had a timer end it."""
+
+    def ended(self, ready: bool) -> None:
+        """The wait is over: learn what it cost. Does nothing for one without a plan."""
+
+    @property
+    def prediction(self) -> tuple[int, int, int, int, int]:
+        """Whether prediction paid: predicted, early, late, spun_caught_ns, spun_lost_ns."""
 
     @property
     def value(self) -> int | float | bool | None:
@@ -69,11 +93,11 @@ class Waiter:
         wait: Wait,
         token: object,
         deadline_ns: int,
-        spin_ns: int,
+        spin_ns: int | None,
         max_sleep_ns: int,
         hardware: bool,
     ) -> None:
-        """Let run() wait for it; run() hands token back. RuntimeError after stop(), or when
+        """Let run() wait for it, as Wait.run() would; run() hands token back. RuntimeError after stop(), or when
         the wait is submitted already or released."""
 
     def cancel(self, wait: Wait) -> bool:
@@ -116,16 +140,25 @@ def ring_bytes(capacity: int, max_readers: int) -> int:
     """Bytes of a segment; ValueError when the geometry is not allowed."""
 
 def ring_create(
-    buffer: Buffer, capacity: int, max_readers: int, overflow: int, pid: int, realtime_ns: int
-) -> None: ...
+    buffer: Buffer,
+    capacity: int,
+    max_readers: int,
+    overflow: int,
+    pid: int,
+    realtime_ns: int,
+    id: int,
+    /,
+) -> None:
+    """Lay out an empty ring in zeroed memory. id: random, not 0."""
 
 @final
 class RingWriter:
     """The writing end. Pins the buffer until release(). One thread at a time: another gets
     BusyResourceError. After release() what needs the memory raises ClosedResourceError."""
 
-    def __new__(cls, buffer: Buffer) -> RingWriter:
-        """LayoutError when the buffer holds no healthy ring."""
+    def __new__(cls, buffer: Buffer, bells: str | None = None) -> RingWriter:
+        """bells: path of the readers' doorbells up to the number of the slot; None refuses them.
+        LayoutError when the buffer holds no healthy ring."""
 
     @property
     def capacity(self) -> int: ...
@@ -142,15 +175,44 @@ class RingWriter:
         """Messages published."""
 
     @property
+    def id(self) -> int:
+        """Of this segment: names the files that belong to it."""
+
+    @property
+    def oldest(self) -> int:
+        """What lies before this position nobody will read any more. 2**64 - 1: nobody is there."""
+
+    @property
     def wait(self) -> Wait:
         """Ready when the send or claim that last said no may succeed. Always the same object."""
 
-    def send(self, data: Buffer) -> bool:
-        """Copy, publish, wake. False: no room just now. ValueError: can never fit."""
+    def send(self, data: Buffer, /) -> bool | None:
+        """Copy, publish, wake. False: no room just now. None: longer than max_message."""
 
-    def claim(self, nbytes: int) -> memoryview | None: ...
-    def publish(self) -> None: ...
+    def send_as(self, data: Buffer, format: int, /) -> bool | None:
+        """The same with a format."""
+
+    def send_many(self, messages: list[Buffer], first: int, /) -> int:
+        """Send messages[first:] until one finds no room or is longer than max_message; how many were sent.
+        Wakes once. TypeError before the first is sent when any is no buffer."""
+
+    def claim(self, nbytes: int, /) -> memoryview | None:
+        """Room for one message, None: no room just now. ValueError: longer than max_message."""
+
+    def publish(self, format: int = 0, /) -> None: ...
+    def claim_large(self) -> bool:
+        """Room for the record of a message in a file of its own, whose number is ``sequence``. False: no room
+        just now."""
+
+    def publish_large(self, length: int, format: int, /) -> None:
+        """Publish that its file is complete."""
+
     def abandon(self) -> None: ...
+    def want_past(self, position: int, /) -> None:
+        """Have the wait last until no reader is before that position, one that was head once."""
+
+    def drop_before(self, position: int, /) -> None:
+        """drop_oldest: drop what lies before that position, one that was head once."""
     def suspend(self) -> None:
         """Claim the wait for one caller; BusyResourceError if another has it, also from send and claim
         until resume()."""
@@ -163,17 +225,30 @@ class RingWriter:
     def readers(self) -> list[tuple[int, int, int]]:
         """(slot, pid, lag in messages) of every active reader."""
 
-    def evict(self, slot: int) -> None: ...
+    def evict(self, slot: int, /) -> None: ...
     def close(self) -> None:
         """Publish the end of the stream."""
 
     def release(self) -> None: ...
+    def forget_bells(self) -> None:
+        """Close the readers' doorbells, in the child of a fork: they are the parent's."""
+
+class _LargeFiles(Protocol):
+    def open(self, sequence: int, position: int, length: int, copy: bool, /) -> Any:
+        """The bytes of a large message, or a read-only view of them. None: its file is gone. Other threads may
+        come into the reader meanwhile, to ask or to leave."""
+
+    def passed(self, oldest: int, /) -> None:
+        """The cursor went past a large message; no reader is before ``oldest`` any more. What this raises is
+        raised by the next receive or acquire, since the message is taken already."""
 
 @final
 class RingReader:
     """A reading end. Pins the buffer until release(); threads and release as RingWriter."""
 
-    def __new__(cls, buffer: Buffer, slot: int, pid: int) -> RingReader: ...
+    def __new__(
+        cls, buffer: Buffer, slot: int, pid: int, large: _LargeFiles | None = None
+    ) -> RingReader: ...
     @property
     def capacity(self) -> int: ...
     @property
@@ -195,6 +270,16 @@ class RingReader:
         """When the message last received or acquired was published, CLOCK_MONOTONIC ns; 0 before the first."""
 
     @property
+    def format(self) -> int:
+        """Of the message last received or acquired."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def oldest(self) -> int:
+        """Where the slowest reader is; 2**64 - 1: there is none."""
+
+    @property
     def writer_pid(self) -> int: ...
     @property
     def wait(self) -> Wait:
@@ -203,15 +288,33 @@ class RingReader:
     def receive(self) -> bytes | None:
         """The next message, copied; None: nothing there yet. EndOfStream, LaggedError, LayoutError."""
 
-    def receive_many(self, max_messages: int) -> list[bytes]:
+    def receive_many(self, max_messages: int, /) -> list[bytes]:
         """What is there, at most max_messages; empty: nothing yet. EndOfStream only when nothing is left,
         LaggedError only as the first of a batch."""
 
+    def peek(self) -> int | None:
+        """The format of the next message, None: nothing there yet. Raises as receive does."""
+
     def acquire(self) -> memoryview | None:
-        """The next message as a read-only view (of the ring itself in block mode, of a private
-        copy in drop_oldest mode), held until release_message()."""
+        """The next message as a read-only view (of the ring itself or of its file in block mode, of a
+        private copy or of its file in drop_oldest mode), held until release_message()."""
 
     def release_message(self) -> None: ...
+    def lend(self) -> None:
+        """Have the next receive, acquire or peek release what is acquired."""
+
+    def bell_request(self) -> None:
+        """Ask the writer to open the FIFO, which is there."""
+
+    def bell(self) -> int:
+        """Where the doorbell stands (docs/layout.md): 0 none, 1 requested, 2 ready, 3 parked, 4 refused."""
+
+    def bell_park(self) -> bool:
+        """True: parked, poll the FIFO. False: there is something to receive, or the bell is not ready."""
+
+    def bell_unpark(self) -> bool:
+        """No longer parked. False: it was rung, and a byte is in the FIFO or on its way."""
+
     def suspend(self) -> None: ...
     def resume(self) -> None: ...
     def leave(self) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
+
+# A time in which a message is likely is longer only where gaps of tens of milliseconds vary by a tenth or more,
+# and to spin through it would not pay (benchmarks/predict_simulation.py).
+LONGEST_PLANNED_SPIN_NS: Final = 5_000_000
+PRICE_FREE: Final = 2**32 - 1  # ASP_PRICE_FREE of csrc/core/predict.h
 
 Mode = Literal["adaptive", "thread", "loop", "park"]
 
@@ -18,12 +24,15 @@ class WaitPolicy:
         "loop": on the loop's thread, whatever else it does. "thread": in the waiter thread. "park":
         nowhere, it sleeps at once. Blocking waits and trio have no slices: there "adaptive" and
         "loop" spin where the wait runs.
-    :param max_spin: seconds to spin before parking, at most.
+    :param max_spin: seconds to spin before parking, where nothing foretells when the wait will end; 0: never
+        spin. A predicted spin lasts as long as is likely to pay, at most 5 ms or this, whichever is longer.
     :param max_sleep: seconds between two looks of a cold wait whose writer does not notify.
-    :param predict: park at once where earlier waits on the same object (a reader, a writer, a Flag)
-        lasted on average more than twice max_spin, since then the spin is lost for certain.
+    :param predict: learn when messages come, sleep through the gaps, and spin only when the next one is due
+        and it has paid lately. A reader of a broadcast learns; other waits have no past to learn from.
     :param hardware: use the CPU's wait instructions where there are any, instead of a plain pause
         loop.
+    :param price: seconds of CPU that are worth spending to save one second of latency; inf: CPU is free
+        for the first ``max_spin`` of every wait; 0: no planned spin pays.
     :raises ValueError: an unknown mode, or seconds that are negative, NaN, or not finite.
     """
 
@@ -36,6 +45,8 @@ class WaitPolicy:
     max_sleep: float = 1e-3
     predict: bool = True
     hardware: bool = True
+    # benchmarks/predict_simulation.py, table "price": the least at which steady streams of up to 10 ms are spun for.
+    price: float = 50.0
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -47,6 +58,10 @@ class WaitPolicy:
             if not (low <= seconds <= 3600):  # also refuses NaN
                 raise ValueError(f"{name} must be from {low:g} to 3600 seconds, not {seconds!r}")
 
+        if isinstance(self.price, bool) or not isinstance(self.price, (int, float)):
+            raise TypeError(f"price must be a number, not {self.price!r}")
+        if not self.price >= 0:  # also refuses NaN
+            raise ValueError(f"price must not be negative, not {self.price!r}")
         for name in ("predict", "hardware"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -57,6 +72,16 @@ class WaitPolicy:
         return 0 if self.mode == "park" else int(self.max_spin * 1e9)
 
     @property
+    def planned_spin_ns(self) -> int:
+        """The longest spin that a prediction may ask for, in nanoseconds."""
+        return max(self.spin_ns, LONGEST_PLANNED_SPIN_NS) if self.spin_ns else 0
+
+    @property
+    def cpu_per_latency(self) -> int:
+        """price as the core takes it: whole, and with a number for "free"."""
+        return PRICE_FREE if self.price >= PRICE_FREE else round(self.price)
+
+    @property
     def sleep_ns(self) -> int:
         """max_sleep in nanoseconds."""
         return int(self.max_sleep * 1e9)
@@ -64,17 +89,17 @@ class WaitPolicy:
     @classmethod
     def latency(cls) -> WaitPolicy:
         """Spin through gaps of up to 20 ms (a step of model decoding): a core for the shortest wait."""
-        return cls(max_spin=20e-3, max_sleep=100e-6, predict=False)
+        return cls(max_spin=20e-3, max_sleep=100e-6, price=math.inf)
 
     @classmethod
     def balanced(cls) -> WaitPolicy:
-        """Spin as long as a park costs, and not at all where that never pays. The default."""
+        """Sleep through the gaps and spin when the next message is due, where that pays. The default."""
         return cls()
 
     @classmethod
     def powersave(cls) -> WaitPolicy:
         """Never spin: the longest latency (tens of microseconds) for the least energy."""
-        return cls(mode="park", max_spin=0.0, max_sleep=10e-3)
+        return cls(mode="park", max_spin=0.0, max_sleep=10e-3, price=0.0)
 
 
 _PRESETS: Final = {

@@ -14,29 +14,22 @@ given.
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import re
 import secrets
 import stat
-import struct
 import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from aiospin import _garbage, _layout, _lock
 from aiospin._errors import LayoutError
 
 PREFIX: Final = "aiospin-"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-
-# Lock bytes lie behind any size that a file can have, so they never meet a lock on the data.
-WRITER_BYTE: Final = 0x7FFF_0000_0000_0000
-READER_BYTE: Final = WRITER_BYTE + 1  # + slot
-
-_FLOCK: Final = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
 def folder() -> Path:
@@ -73,9 +66,13 @@ class BroadcastHandle:
 class Segment:
     """An open, mapped segment, and the lock of one member of it."""
 
+    id = 0  # of its header; known when that was written, or checked
+
     def __init__(self, name: str, path: Path, map_fd: int, lock_fd: int, size: int) -> None:
         self.name = name
         self.path = path
+        found = os.fstat(map_fd)
+        self.owner, self.mode = found.st_uid, stat.S_IMODE(found.st_mode)
         self._lock_fd: int | None = lock_fd
         self.pid = os.getpid()
         try:
@@ -88,19 +85,18 @@ class Segment:
         _open_segments.add(self)
 
     @classmethod
-    def create(cls, name: str | None, size: int, mode: int) -> tuple[Segment, Path]:
-        """Make a segment of zeroed memory under a temporary name; publish() gives it its own.
+    def create(cls, name: str | None, size: int, mode: int) -> Segment:
+        """Make a segment of zeroed memory under a temporary name; publish() gives it its own, discard() removes it.
+        The writer's lock is held.
 
-        :return: the segment, with the writer's lock held, and the temporary path.
         :raises OSError: ENOSPC when the shared memory is full, before anything is written to it.
         """
         chosen = f"{os.getpid()}-{secrets.token_hex(4)}" if name is None else name
         path = path_of(chosen)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        map_fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        number = secrets.randbits(64) or 1
+        temporary = _garbage.companion(path, number, "new")
+        map_fd = make_file(temporary, size, mode, "the broadcast")
         try:
-            _reserve(map_fd, size, path)
-            os.fchmod(map_fd, mode)
             lock_fd = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
         except BaseException:
             os.close(map_fd)
@@ -108,26 +104,40 @@ class Segment:
             raise
         try:
             segment = cls(chosen, path, map_fd, lock_fd, size)
-            segment.lock(WRITER_BYTE)
+            segment.id = number
+            segment.lock(_lock.WRITER_BYTE)
         except BaseException:
             temporary.unlink()
             raise
-        return segment, temporary
+        return segment
 
-    def publish(self, temporary: Path) -> None:
+    def publish(self) -> None:
         """Give a finished segment its name, atomically; that of a dead writer is taken over.
 
         :raises FileExistsError: a living broadcast has the name.
         """
-        try:
-            while True:
-                try:
-                    os.link(temporary, self.path)
-                    return
-                except FileExistsError:
-                    remove_dead(self.path)
-        finally:
-            temporary.unlink()
+        temporary = self.companion("new")
+        while True:
+            try:
+                os.link(temporary, self.path)
+                break
+            except FileExistsError:
+                _garbage.remove_dead(self.path)
+                for _ in _garbage.sweep(self.path.parent, (self.name,)):
+                    pass
+        temporary.unlink()
+
+    def discard(self) -> None:
+        """Remove one that was not published."""
+        self.companion("new").unlink(missing_ok=True)
+
+    def companion(self, kind: str) -> Path:
+        """The path of another file that belongs to this segment."""
+        return _garbage.companion(self.path, self.id, kind)
+
+    def message(self, sequence: int) -> Path:
+        """The path of a large message."""
+        return self.companion(f"message-{sequence}")
 
     @classmethod
     def attach(cls, name: str) -> Segment:
@@ -176,26 +186,45 @@ class Segment:
     def lock(self, byte: int) -> bool:
         """Take a member's lock for as long as this process lives or until close(). False: it is taken."""
         assert self._lock_fd is not None
-        return _lock(self._lock_fd, byte, fcntl.F_WRLCK)
+        return _lock.take(self._lock_fd, byte)
 
     def unlock(self, byte: int) -> None:
         if self._lock_fd is not None:
-            _lock(self._lock_fd, byte, fcntl.F_UNLCK)
+            _lock.drop(self._lock_fd, byte)
 
-    def alive(self, byte: int) -> bool:
-        """Does some other open member hold that lock?"""
+    def alive(self, byte: int, count: int = 1) -> bool:
+        """Does some other open member hold one of these locks?"""
         assert self._lock_fd is not None
-        return _is_locked(self._lock_fd, byte)
+        return _lock.is_taken(self._lock_fd, byte, count)
 
     def unlink(self) -> None:
         """Remove the name, if it is still this segment's."""
-        if self._lock_fd is None:
-            return
+        if self._has_name():
+            self.path.unlink()
+
+    def retire(self) -> None:
+        """Give the name free for a reader to remove the rest: the last one, which is past the large messages."""
+        if self._has_name():
+            self.path.rename(self.companion("closed"))
+        self.remove_retired()
+
+    def remove_retired(self) -> None:
+        """Remove a retired segment and all that belongs to it, if no other reader is left.
+
+        Who leaves drops its lock first, and who retires a segment renames it first: so one of them at least
+        finds both done.
+        """
+        closed = self.companion("closed")
+        if closed.exists() and not self.alive(_lock.READER_BYTE, _layout.MAX_READERS):
+            for path in (*self.path.parent.glob(self.companion("*").name), closed):
+                path.unlink(missing_ok=True)
+
+    def _has_name(self) -> bool:
+        assert self._lock_fd is not None
         try:
-            if os.path.samestat(os.stat(self.path), os.fstat(self._lock_fd)):
-                self.path.unlink()
+            return os.path.samestat(os.stat(self.path), os.fstat(self._lock_fd))
         except FileNotFoundError:
-            pass
+            return False
 
     def close(self) -> None:
         """Drop the lock and the mapping. Views of messages that are still held keep the memory
@@ -215,63 +244,28 @@ class Segment:
             os.close(fd)
 
 
-def _reserve(fd: int, size: int, path: Path) -> None:
-    """Give the file its memory now: a write into a full tmpfs would be a SIGBUS later."""
+def make_file(path: Path, size: int, mode: int, what: str) -> int:
+    """A new file with all of its memory, of zeroes: a write into a full tmpfs would be a SIGBUS later.
+
+    :raises OSError: ENOSPC; says how much was needed and how much is free. Nothing is left behind.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(fd, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM):
-            raise
+        os.fchmod(fd, mode)
+    except BaseException as error:
         room = os.fstatvfs(fd)
-        raise OSError(
-            error.errno,
-            f"not enough shared memory: the broadcast needs {size} bytes, and "
-            f"{room.f_bavail * room.f_frsize} are free; make its capacity smaller, or the file system larger",
-            str(path.parent),
-        ) from None
-
-
-def _lock(fd: int, byte: int, kind: int) -> bool:
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0))
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-    return True
-
-
-def _is_locked(fd: int, byte: int) -> bool:
-    request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, request)
-    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
-
-
-def remove_dead(path: Path) -> None:
-    """Remove a segment whose writer is gone.
-
-    :raises FileExistsError: its writer lives.
-    """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return
-    try:
-        # Two that clean up at once exclude each other by the lock, and the check of identity keeps
-        # the second from removing what the first has already replaced.
-        if not _lock(fd, WRITER_BYTE, fcntl.F_WRLCK):
-            raise FileExistsError(
-                errno.EEXIST,
-                "a living broadcast has that name: choose another, or close it",
-                str(path),
-            )
-        try:
-            if os.path.samestat(os.stat(path), os.fstat(fd)):
-                path.unlink()
-        except FileNotFoundError:
-            pass
-    finally:
         os.close(fd)
+        path.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM):
+            raise OSError(
+                error.errno,
+                f"not enough shared memory: {what} needs {size} bytes, and "
+                f"{room.f_bavail * room.f_frsize} are free; make it smaller, or the file system larger",
+                str(path.parent),
+            ) from None
+        raise
+    return fd
 
 
 _open_segments: weakref.WeakSet[Segment] = weakref.WeakSet()

@@ -17,6 +17,7 @@ from aiospin._predicate import Predicate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiospin._bell import Bell
     from aiospin._policy import WaitPolicy
     from aiospin._predicate import Dtype
     from aiospin._waiter import Ticket, Waiter
@@ -42,6 +43,8 @@ class Target:
     least_sleep_ns = 0
     """Between two looks while cold, whatever the policy says."""
     withdrawn = False
+    bell: Bell | None = None
+    """The doorbell to sleep on in an event loop, where there is one."""
 
     def __init__(self, wait: core.Wait) -> None:
         self.wait = wait
@@ -54,13 +57,22 @@ class Target:
     def result(self) -> Any:
         return self.wait.value
 
-    def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
+    def recheck_now(self) -> bool:
+        """Is the wait over, for another reason than that the watch is ready? It is not submitted."""
+        return False
+
+    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool:
         """Block the calling thread until ready (True) or the deadline passed (False)."""
         sleep_ns = max(policy.sleep_ns, self.least_sleep_ns)
         return self.wait.run(deadline_ns, spin_ns, sleep_ns, policy.hardware)
 
     def submit(
-        self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
+        self,
+        waiter: Waiter,
+        ticket: Ticket,
+        deadline_ns: int,
+        spin_ns: int | None,
+        policy: WaitPolicy,
     ) -> None:
         sleep_ns = max(policy.sleep_ns, self.least_sleep_ns)
         waiter._submit(self.wait, ticket, deadline_ns, spin_ns, sleep_ns, policy.hardware)
@@ -95,7 +107,7 @@ class RecheckedTarget(Target):
     buffer, so a wait that is given up meanwhile ends only when it has returned.
     """
 
-    __slots__ = ("_deadline_ns", "_error", "_idle", "_policy", "_running", "_ticket")
+    __slots__ = ("_deadline_ns", "_error", "_idle", "_planned", "_policy", "_running", "_ticket")
 
     recheck_ns: int
 
@@ -115,7 +127,10 @@ class RecheckedTarget(Target):
         """Is the wait over? ``woken``: the watch is ready; otherwise only time has passed."""
         raise NotImplementedError
 
-    def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
+    def recheck_now(self) -> bool:
+        return self.recheck(False)
+
+    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool:
         while True:
             until_ns = min(deadline_ns, core.now_ns() + self.recheck_ns)
             woken = super().run(until_ns, spin_ns, policy)
@@ -125,7 +140,7 @@ class RecheckedTarget(Target):
             self._correct_counts(woken, over)
             if over:
                 return True
-            if not woken:
+            if not woken and spin_ns is not None:
                 spin_ns = 0
 
     def _correct_counts(self, woken: bool, over: bool) -> None:
@@ -138,16 +153,22 @@ class RecheckedTarget(Target):
             core.count("waits", 1)  # one for each change
 
     def submit(
-        self, waiter: Waiter, ticket: Ticket, deadline_ns: int, spin_ns: int, policy: WaitPolicy
+        self,
+        waiter: Waiter,
+        ticket: Ticket,
+        deadline_ns: int,
+        spin_ns: int | None,
+        policy: WaitPolicy,
     ) -> None:
         with self._idle:
             self._deadline_ns = deadline_ns
+            self._planned = spin_ns is None
             self._policy = policy
             self._ticket = ticket
             self._error = None
             self._resubmit(waiter, ticket, spin_ns)
 
-    def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int) -> None:
+    def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int | None) -> None:
         until_ns = min(self._deadline_ns, core.now_ns() + self.recheck_ns)
         super().submit(waiter, ticket, until_ns, spin_ns, self._policy)
 
@@ -175,7 +196,8 @@ class RecheckedTarget(Target):
             if outcome is None and error is None and ticket is self._ticket:
                 # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
                 try:
-                    self._resubmit(waiter, ticket, self._policy.spin_ns if woken else 0)
+                    spin_ns = self._policy.spin_ns if woken else 0
+                    self._resubmit(waiter, ticket, None if self._planned else spin_ns)
                     return None
                 except BaseException as raised:  # the waiter was closed meanwhile
                     error = raised
@@ -264,13 +286,13 @@ class CallableTarget(RecheckedTarget):
     def result(self) -> Any:
         return self._result
 
-    def run(self, deadline_ns: int, spin_ns: int, policy: WaitPolicy) -> bool:
+    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool:
         return super().run(deadline_ns, self._limit(spin_ns), policy)
 
-    def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int) -> None:
+    def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int | None) -> None:
         super()._resubmit(waiter, ticket, self._limit(spin_ns))
 
-    def _limit(self, spin_ns: int) -> int:
+    def _limit(self, spin_ns: int | None) -> int | None:
         return spin_ns if self.least_sleep_ns <= MAX_SPIN_BYTES * SLEEP_NS_PER_BYTE else 0
 
     def release(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiospin._core import core
 from aiospin._deadline import deadline_of, expired
 from aiospin._loops import current_loop, on_loop_thread
+from aiospin._pace import Pace
 from aiospin._policy import WaitPolicy, resolve
 from aiospin._target import CallableTarget, Target, make_target
 from aiospin._waiter import Waiter, default_waiter
@@ -73,7 +74,7 @@ async def suspend(
     return await current_loop().suspend(
         target,
         deadline_ns,
-        spin_budget(target, policy),
+        Pace(target, policy),
         policy,
         default_waiter() if waiter is None else waiter,
     )
@@ -97,13 +98,7 @@ def block(
         core.count("timed_out", 1)
         return False
     warn_if_on_loop(function, instead, depth + 1)
-    return target.run(deadline_ns, spin_budget(target, policy), policy)
-
-
-def spin_budget(target: Target, policy: WaitPolicy) -> int:
-    """Nanoseconds to spin before parking."""
-    spin_ns = policy.spin_ns
-    return target.wait.grace(spin_ns) if spin_ns and policy.predict else spin_ns
+    return target.run(deadline_ns, Pace(target, policy).rest(), policy)
 
 
 def warn_if_on_loop(function: str, instead: str, depth: int = 0) -> None:

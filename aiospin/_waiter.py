@@ -88,7 +88,7 @@ class Waiter:
         wait: core.Wait,
         ticket: Ticket,
         deadline_ns: int,
-        spin_ns: int,
+        spin_ns: int | None,
         sleep_ns: int,
         hardware: bool,
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -13,18 +14,24 @@ from anyio.abc import ObjectSendStream
 
 from aiospin._core import core
 from aiospin._deadline import FOREVER, deadline_of, expired
-from aiospin._errors import WouldBlock
-from aiospin._member import Member
+from aiospin._errors import BatchTimeoutError, WouldBlock
+from aiospin._large import OutgoingFiles
+from aiospin._lock import READER_BYTE
+from aiospin._lookout import Lookout
+from aiospin._member import LIVENESS_NS, Member
+from aiospin._object import BYTES, Frame, check_codec, encode
 from aiospin._policy import resolve
-from aiospin._segment import READER_BYTE, BroadcastHandle, Segment
+from aiospin._segment import BroadcastHandle, Segment
 from aiospin._wait import pause, spend, warn_if_on_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from typing_extensions import Buffer
 
+    from aiospin._large import Draft
+    from aiospin._object import Encoder
     from aiospin._policy import WaitPolicy
 
 Overflow = Literal["block", "drop_oldest"]
@@ -69,8 +76,12 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     """
 
     _ring: core.RingWriter
+    _large: OutgoingFiles
+    _lookout: Lookout  # for readers that die before they have read a large message
+    _draft: Draft | None = None  # the large message that acquire_write() has handed out
+    _codec: Encoder | None
     _named_wait_ns = 0  # the beginning of the wait that was logged last
-    _send: Callable[[Buffer], bool]  # looked up once: it is most of what a send costs
+    _send: Callable[[Buffer], bool | None]  # looked up once: it is most of what a send costs
 
     def __init__(self) -> None:
         raise TypeError("use BroadcastWriter.create()")
@@ -85,19 +96,22 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         overflow: Overflow = "block",
         mode: int = 0o600,
         policy: WaitPolicy | None = None,
+        codec: Encoder | None = None,
     ) -> BroadcastWriter:
         """Make a broadcast.
 
         :param name: what readers attach to; one is made up when None. That of a writer that died is
             taken over.
         :param capacity: bytes for messages not yet read by all, rounded up to a power of two. A
-            message may have half of it.
+            message of up to half of it lies there; a longer one takes a file of its own.
         :param max_readers: how many may be attached at once, 1 to 1024.
         :param overflow: what happens when it is full: "block" makes the writer wait for the slowest
             reader and loses nothing; "drop_oldest" never waits, and a reader that was too slow gets
             :exc:`LaggedError`.
         :param mode: permissions of the segment's file; 0o600 is for this user alone.
         :param policy: how the writer waits for room; the process's default when None.
+        :param codec: what :meth:`send_object` encodes with: something with a method
+            ``encode(object) -> bytes``, such as ``msgspec.msgpack``; pickle when None.
         :raises FileExistsError: a living broadcast has that name.
         :raises OSError: ENOSPC: not enough shared memory; says how much was needed and how much is
             free.
@@ -109,24 +123,35 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         max_readers = _integer("max_readers", max_readers, 1, MAX_READERS)
         mode = _integer("mode", mode, 0, 0o777)
         policy = resolve(policy)
+        check_codec(codec, "encode")
         capacity = max(MIN_CAPACITY, 1 << (capacity - 1).bit_length())
-        segment, temporary = Segment.create(name, core.ring_bytes(capacity, max_readers), mode)
+        segment = Segment.create(name, core.ring_bytes(capacity, max_readers), mode)
         self = cls.__new__(cls)
         try:
             kind = get_args(Overflow).index(overflow)
             core.ring_create(
-                segment.memory, capacity, max_readers, kind, os.getpid(), time.time_ns()
+                segment.memory,
+                capacity,
+                max_readers,
+                kind,
+                os.getpid(),
+                time.time_ns(),
+                segment.id,
             )
-            self._ring = core.RingWriter(segment.memory)
-            segment.publish(temporary)
+            self._ring = core.RingWriter(segment.memory, str(segment.companion("bell-")))
+            segment.publish()
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            segment.discard()
             if hasattr(self, "_ring"):
                 self._ring.release()
             segment.close()
             raise
         Member.__init__(self, segment, policy)
         self._send = self._ring.send
+        self._codec = codec
+        self._large = OutgoingFiles(segment, self._ring)
+        look = weakref.WeakMethod(self._look_after_large)  # a dropped writer closes at once
+        self._lookout = Lookout(lambda: (found := look()) is not None and found(), LIVENESS_NS)
         return self
 
     @property
@@ -141,7 +166,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
 
     @property
     def max_message(self) -> int:
-        """Bytes of the largest message."""
+        """Bytes of the largest message in the ring. A longer one takes a file of its own, unseen."""
         return self._ring.max_message
 
     def statistics(self) -> WriterStatistics:
@@ -159,19 +184,22 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     async def send(self, item: Buffer, timeout: float | None = None) -> None:
         """Send one message to every reader; in "block" mode wait for room if there is none.
 
-        :param item: a contiguous bytes-like object; it is copied.
+        :param item: a contiguous bytes-like object of any size; it is copied.
         :param timeout: seconds to wait for room at most.
         :raises TimeoutError: no room in that time; nothing was sent.
-        :raises ValueError: it is larger than :attr:`max_message`, or a bad timeout.
+        :raises ValueError: a bad timeout.
+        :raises OSError: ENOSPC: it needs a file of its own, and there is not enough shared memory; says
+            how much was needed and how much is free. Nothing was sent.
         :raises ClosedResourceError: the writer is closed.
         :raises BusyResourceError: another task is in the middle of sending.
         """
         deadline_ns = FOREVER if timeout is None else deadline_of(timeout)
         if spend():
             await pause()
-        while not self._send(item):
-            if not await self._until_ready(deadline_ns):
-                raise self._no_room(timeout)
+        if not self._send(item):
+            operation = self._sending(item)
+            if not operation():
+                await self._eventually(operation, deadline_ns, timeout)
 
     def send_nowait(self, item: Buffer) -> None:
         """Send, if there is room.
@@ -179,15 +207,88 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         :raises WouldBlock: there is none just now.
         """
         if not self._send(item):
-            self._ask_after_peer()
-            raise WouldBlock
+            self._perform_nowait(self._sending(item))
 
     def send_sync(self, item: Buffer, timeout: float | None = None) -> None:
         """The blocking form of :meth:`send`."""
         deadline_ns = FOREVER if timeout is None else deadline_of(timeout)
-        while not self._send(item):
-            if not self._until_ready_sync(deadline_ns, "send_sync()", "await send()"):
-                raise self._no_room(timeout)
+        if not self._send(item):
+            operation = self._sending(item)
+            if not operation():
+                names = "send_sync()", "await send()"
+                self._eventually_sync(operation, deadline_ns, timeout, names)
+
+    async def send_many(self, items: Iterable[Buffer], timeout: float | None = None) -> None:
+        """Send messages in order, all that have room in one native call, and wait for room for the others.
+
+        Readers may get the first ones while the last ones wait. Cancelled, it has sent some of them.
+
+        :param items: contiguous bytes-like objects of any size.
+        :param timeout: seconds that all of them may take together.
+        :raises BatchTimeoutError: a TimeoutError; ``sent`` says how many were sent in that time.
+        """
+        batch = _Batch(self, items)
+        try:
+            await self._perform(batch.send, timeout)
+        except TimeoutError as error:
+            raise batch.too_late(error) from None
+
+    def send_many_nowait(self, items: Iterable[Buffer]) -> int:
+        """Send messages in order as long as there is room.
+
+        :return: how many were sent.
+        :raises WouldBlock: there is no room for the first one just now.
+        """
+        batch = _Batch(self, items)
+        if batch.send() is None and not batch.sent:
+            self._ask_after_peer()
+            raise WouldBlock
+        return batch.sent
+
+    def send_many_sync(self, items: Iterable[Buffer], timeout: float | None = None) -> None:
+        """The blocking form of :meth:`send_many`."""
+        batch = _Batch(self, items)
+        try:
+            self._perform_sync(batch.send, timeout, ("send_many_sync()", "await send_many()"))
+        except TimeoutError as error:
+            raise batch.too_late(error) from None
+
+    async def send_object(
+        self, item: Any, timeout: float | None = None, *, codec: Encoder | None = None
+    ) -> None:
+        """Send an object, pickled or encoded by the codec, for :meth:`BroadcastReader.receive_object`.
+
+        What an object offers as a buffer of its own (PEP 574: a NumPy array, a ``PickleBuffer``) is not
+        copied into the pickle but straight to where the message lies. It is copied when there is room, so
+        do not change it before this returns.
+
+        :param timeout: seconds to wait for room at most.
+        :param codec: instead of that of :meth:`create`.
+        :raises TimeoutError: no room in that time; nothing was sent.
+        """
+        deadline_ns = deadline_of(timeout)
+        if spend():
+            await pause()
+        if operation := self._send_object(item, codec):
+            await self._eventually(operation, deadline_ns, timeout)
+
+    def send_object_nowait(self, item: Any, *, codec: Encoder | None = None) -> None:
+        """Send an object, if there is room.
+
+        :raises WouldBlock: there is none just now.
+        """
+        if self._send_object(item, codec):
+            self._ask_after_peer()
+            raise WouldBlock
+
+    def send_object_sync(
+        self, item: Any, timeout: float | None = None, *, codec: Encoder | None = None
+    ) -> None:
+        """The blocking form of :meth:`send_object`."""
+        deadline_ns = deadline_of(timeout)
+        if operation := self._send_object(item, codec):
+            names = "send_object_sync()", "await send_object()"
+            self._eventually_sync(operation, deadline_ns, timeout, names)
 
     def acquire_write(self, nbytes: int, timeout: float | None = None) -> WriteSlot:
         """Room for one message, to be filled in place: ``with`` or ``async with`` gives a writable
@@ -202,7 +303,114 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         nbytes = _integer("nbytes", nbytes, 0, 1 << 46)
         return WriteSlot(self, nbytes, timeout)
 
-    def _no_room(self, timeout: float | None) -> TimeoutError:
+    # Operations for _perform() and its like: True, or None while there is no room.
+
+    def _sending(self, item: Buffer) -> Callable[[], bool | None]:
+        """An item that _send() has not taken."""
+        nbytes = memoryview(item).nbytes
+        if nbytes > self._ring.max_message:
+            return lambda: self._send_large(BYTES, Frame(nbytes, [(0, item)]))
+        return lambda: self._send(item) or None
+
+    def _send_object(self, item: Any, codec: Encoder | None) -> Callable[[], bool | None] | None:
+        """Send it at once, or return the operation that will."""
+        if codec is None:
+            codec = self._codec
+        else:
+            check_codec(codec, "encode")
+        form, message = encode(item, codec)
+        if isinstance(message, Frame):
+            frame = message
+        else:
+            sent = self._ring.send_as(message, form)
+            if sent:
+                return None
+            if sent is False:
+                return lambda: self._ring.send_as(message, form) or None
+            frame = Frame(memoryview(message).nbytes, [(0, message)])
+        send = self._send_large if frame.nbytes > self._ring.max_message else self._send_frame
+        return None if send(form, frame) else lambda: send(form, frame)
+
+    def _send_frame(self, form: int, message: Frame) -> bool | None:
+        view = self._ring.claim(message.nbytes)
+        if view is None:
+            return None
+        try:
+            with view:
+                for offset, part in message.parts:
+                    view[offset : offset + len(part)] = part
+        except BaseException:
+            self._ring.abandon()
+            raise
+        self._ring.publish(form)
+        return True
+
+    def _send_large(self, form: int, message: Frame) -> bool | None:
+        draft = self._begin_large(message.nbytes)
+        if draft is None:
+            return None
+        try:
+            draft.write(message.parts)
+        except BaseException:
+            self._abandon_large(draft)
+            raise
+        self._publish_large(draft, form)
+        return True
+
+    def _claim(self, nbytes: int) -> memoryview | None:
+        """A view of the message to be, in the ring or in a file of its own."""
+        if nbytes <= self._ring.max_message:
+            return self._ring.claim(nbytes)
+        draft = self._begin_large(nbytes)
+        if draft is None:
+            return None
+        try:
+            view = draft.view()
+        except BaseException:
+            self._abandon_large(draft)
+            raise
+        self._draft = draft
+        return view
+
+    def _publish(self) -> None:
+        draft, self._draft = self._draft, None
+        if draft is None:
+            self._ring.publish()
+        else:
+            self._publish_large(draft, BYTES)
+
+    def _abandon(self) -> None:
+        draft, self._draft = self._draft, None
+        if draft is None:
+            self._ring.abandon()
+        else:
+            self._abandon_large(draft)
+
+    # A large message is claimed in the ring first: nobody else can send while its file is filled in.
+
+    def _begin_large(self, nbytes: int) -> Draft | None:
+        if not self._ring.claim_large():
+            return None
+        try:
+            if self._large.make_room(nbytes):
+                return self._large.create(nbytes)
+        except BaseException:
+            self._ring.abandon()
+            raise
+        self._ring.abandon()
+        return None
+
+    def _publish_large(self, draft: Draft, form: int) -> None:
+        self._large.publish(draft, form)
+        if self._large:
+            self._lookout.begin()
+
+    def _abandon_large(self, draft: Draft) -> None:
+        self._large.discard(draft)
+        if not self._closed:
+            self._ring.abandon()
+
+    def _too_late(self, timeout: float | None) -> TimeoutError:
         slowest = self._ring.slowest()
         who = (
             f": it waits for the reader with pid {slowest[1]}, {slowest[2]} bytes behind"
@@ -255,6 +463,15 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
             if self._segment.lock(READER_BYTE + slot):
                 self._ring.evict(slot)
                 self._segment.unlock(READER_BYTE + slot)
+        self._large.sweep()
+
+    def _look_after_large(self) -> bool:
+        """In the waiter thread: is there something left to look after?"""
+        with self._lock:
+            if self._closed:
+                return False
+            self._check_peer()
+            return bool(self._large)
 
     def _keep_waiting(self) -> None:
         self._check_peer()
@@ -272,8 +489,22 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
             )
 
     def _say_goodbye(self) -> None:
+        self._lookout.end()
+        if self._draft is not None:
+            self._abandon()
         self._ring.close()
-        self._segment.unlink()
+        self._check_peer()
+        if self._large:
+            self._segment.retire()
+        else:
+            self._segment.unlink()
+
+    def _forget(self) -> None:
+        self._lookout.forget()
+        if self._draft is not None:
+            self._draft.close()
+        self._ring.forget_bells()
+        super()._forget()
 
 
 class WriteSlot:
@@ -289,26 +520,17 @@ class WriteSlot:
         self._view: memoryview | None = None
 
     def __enter__(self) -> memoryview:
-        writer = self._writer
-        deadline_ns = deadline_of(self._timeout)
-        while (view := writer._ring.claim(self._nbytes)) is None:
-            if not writer._until_ready_sync(
-                deadline_ns, "with acquire_write()", "async with acquire_write()"
-            ):
-                raise writer._no_room(self._timeout)
-        self._view = view
-        return view
+        self._view = self._writer._perform_sync(
+            self._claim, self._timeout, ("with acquire_write()", "async with acquire_write()")
+        )
+        return self._view
 
     async def __aenter__(self) -> memoryview:
-        if spend():
-            await pause()
-        writer = self._writer
-        deadline_ns = deadline_of(self._timeout)
-        while (view := writer._ring.claim(self._nbytes)) is None:
-            if not await writer._until_ready(deadline_ns):
-                raise writer._no_room(self._timeout)
-        self._view = view
-        return view
+        self._view = await self._writer._perform(self._claim, self._timeout)
+        return self._view
+
+    def _claim(self) -> memoryview | None:
+        return self._writer._claim(self._nbytes)
 
     def __exit__(
         self,
@@ -325,9 +547,9 @@ class WriteSlot:
             pass  # an array over it is still held; the documentation says not to use it any more
         if kind is not None:
             if not self._writer.closed:
-                self._writer._ring.abandon()
+                self._writer._abandon()
             return
-        self._writer._ring.publish()
+        self._writer._publish()
 
     async def __aexit__(
         self,
@@ -336,6 +558,29 @@ class WriteSlot:
         traceback: TracebackType | None,
     ) -> None:
         self.__exit__(kind, error, traceback)
+
+
+class _Batch:
+    """The messages of one send_many."""
+
+    def __init__(self, writer: BroadcastWriter, items: Iterable[Buffer]) -> None:
+        self._writer = writer
+        self._items = list(items)
+        self.sent = 0
+
+    def send(self) -> bool | None:
+        """Send what has room. True: all are sent; None: not yet."""
+        ring, items = self._writer._ring, self._items
+        while True:
+            self.sent += ring.send_many(items, self.sent)
+            if self.sent == len(items):
+                return True
+            if not self._writer._sending(items[self.sent])():
+                return None
+            self.sent += 1
+
+    def too_late(self, error: TimeoutError) -> BatchTimeoutError:
+        return BatchTimeoutError(f"{error}: {self.sent} of {len(self._items)} were sent", self.sent)
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiospin._loops._asyncio import AsyncioLoop, loop_of
 
 if TYPE_CHECKING:
+    from aiospin._pace import Pace
     from aiospin._policy import WaitPolicy
     from aiospin._target import Target
     from aiospin._waiter import Waiter
@@ -18,7 +19,7 @@ class Loop(Protocol):
     """What aiospin needs of an event loop."""
 
     async def suspend(
-        self, target: Target, deadline_ns: int, spin_ns: int, policy: WaitPolicy, waiter: Waiter
+        self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
     ) -> bool:
         """Suspend the current task until the target is ready (True) or the deadline passed (False).
 

@@ -1,23 +1,38 @@
-"""trio, through ``trio.lowlevel``. It has no cheap call_soon to slice a spin with, so every wait
-goes to the waiter thread, which wakes the run with one idempotent ``run_sync_soon``."""
+"""trio, through ``trio.lowlevel``.
+
+A wait spins in slices with a checkpoint between two of them, in which other tasks run and cancellation
+arrives. It sleeps in trio's own poll, on a doorbell, where it has one; else the waiter thread wakes the run
+with one idempotent ``run_sync_soon``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import outcome
 import trio
 
+from aiospin._bell import LOOK_AGAIN_NS
 from aiospin._core import core
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiospin._bell import Bell
+    from aiospin._pace import Pace
     from aiospin._policy import WaitPolicy
     from aiospin._target import Target
     from aiospin._waiter import Ticket, Waiter
+
+# One slice of spinning, and what a checkpoint may take before it is said to have run somebody else's
+# tasks: a checkpoint of an idle run takes 10 to 20 us here, so slices shorter than that would be
+# mostly checkpoints.
+SLICE_NS: Final = 20_000
+BUSY_NS: Final = 60_000
+BUSY_PASSES: Final = 2  # in a row; one may be a stray timer
 
 _run_loop: trio.lowlevel.RunVar[TrioLoop] = trio.lowlevel.RunVar("aiospin loop")
 
@@ -38,6 +53,7 @@ class TrioLoop:
         self._token = token
         self._lock = threading.Lock()  # of _completed
         self._completed: deque[TrioTicket] = deque()
+        self._slicing = False  # a wait of this run is spinning in slices
 
     def post(self, tickets: list[Ticket]) -> None:
         with self._lock:
@@ -62,7 +78,99 @@ class TrioLoop:
         return trio.lowlevel.current_task()
 
     async def suspend(
-        self, target: Target, deadline_ns: int, spin_ns: int, policy: WaitPolicy, waiter: Waiter
+        self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
+    ) -> bool:
+        if policy.mode == "thread" or not target.sliceable:
+            return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+        while True:
+            from_ns, until_ns = pace.next()
+            over: bool | None = None
+            try:
+                if core.now_ns() < from_ns:
+                    over = await self._on_bell(target, min(from_ns, deadline_ns))
+                elif not self._slicing:
+                    over = await self._in_slices(target, min(until_ns, deadline_ns), policy)
+            except trio.Cancelled:
+                core.count("cancelled", 1)
+                raise
+            if over is None:
+                return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+            if over:
+                return True
+            if core.now_ns() >= deadline_ns:
+                core.count("timed_out", 1)
+                return False
+
+    async def _in_slices(self, target: Target, until_ns: int, policy: WaitPolicy) -> bool | None:
+        """Spin on the run's own thread. None: the run has other work, spin beside it."""
+        self._slicing = True
+        busy_passes = 0
+        try:
+            while True:
+                now = core.now_ns()
+                left_ns = max(until_ns - now, 0)
+                if target.wait.spin(min(SLICE_NS, left_ns), policy.hardware):
+                    return True
+                if left_ns <= SLICE_NS:
+                    return False
+                began = core.now_ns()
+                await trio.lowlevel.checkpoint()
+                busy = core.now_ns() - began > BUSY_NS and policy.mode != "loop"
+                busy_passes = busy_passes + 1 if busy else 0
+                if busy_passes == BUSY_PASSES:
+                    return None
+        finally:
+            self._slicing = False
+
+    async def _on_bell(self, target: Target, until_ns: int) -> bool | None:
+        """Sleep in the run's poll. None: there is no bell to sleep on."""
+        bell = target.bell
+        if bell is None or (bell.owner is not self and not self._adopt(bell)):
+            return None
+        asleep_until_ns = min(until_ns, core.now_ns() + LOOK_AGAIN_NS)
+        bell.arm(asleep_until_ns)
+        if not bell.park():
+            return True if target.wait.spin(0, False) else None
+        bell.ticket = self
+        try:
+            with contextlib.suppress(trio.ClosedResourceError):  # wake()
+                await trio.lowlevel.wait_readable(bell.door)
+        finally:
+            bell.ticket = None
+            bell.unpark()
+        due = core.now_ns() >= asleep_until_ns
+        planned = due and asleep_until_ns == until_ns
+        bell.arm(core.FOREVER)
+        if not bell.drain():  # the writer's end is closed
+            bell.discard()
+        due_ns = until_ns if planned else core.FOREVER if due else 0
+        return target.wait.woken(due_ns) or (not planned and target.recheck_now())
+
+    def _adopt(self, bell: Bell) -> bool:
+        if not bell.ready() or (bell.owner is not None and not bell.owner.disown(bell)):
+            return False
+        bell.owner = self
+        return True
+
+    def disown(self, bell: Bell, then: Callable[[], None] | None = None) -> bool:
+        """Poll it no longer, and do something after that: at once, as only a sleeping wait polls it."""
+        bell.owner = None
+        if then is not None:
+            then()
+        return True
+
+    def wake(self, bell: Bell) -> None:
+        """End the sleep on it, if there is one. From any thread."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._wake, bell)
+
+    @staticmethod
+    def _wake(bell: Bell) -> None:
+        if bell.ticket is not None:
+            trio.lowlevel.notify_closing(bell.door)
+
+    async def _with_waiter(
+        self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
     ) -> bool:
         ticket = TrioTicket(self, target, waiter, trio.lowlevel.current_task())
 
@@ -74,7 +182,7 @@ class TrioLoop:
             return trio.lowlevel.Abort.FAILED
 
         try:
-            target.submit(waiter, ticket, deadline_ns, spin_ns, policy)
+            target.submit(waiter, ticket, deadline_ns, pace.rest(), policy)
             status: int = await trio.lowlevel.wait_task_rescheduled(abort)
         except BaseException:
             # Cancelled cleanly above; anything else is a run that is being torn down.
@@ -87,7 +195,7 @@ class TrioLoop:
 
 
 class TrioTicket:
-    """One suspended wait."""
+    """One wait that the waiter thread serves."""
 
     __slots__ = ("_status", "_target", "_waiter", "port", "task")
 

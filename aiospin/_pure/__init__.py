@@ -15,6 +15,7 @@ from ._ring_reader import RingReader
 from ._ring_writer import RingWriter
 from ._segment import ring_bytes, ring_create
 from ._tally import count, statistics
+from ._timer import timer_arm, timer_open
 from ._wait import Wait
 from ._waiter import READY, STOPPED, TIMED_OUT, Waiter
 from ._word import Word
@@ -36,4 +37,6 @@ __all__ = [
     "ring_create",
     "select_backend",
     "statistics",
+    "timer_arm",
+    "timer_open",
 ]

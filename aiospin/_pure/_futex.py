@@ -34,10 +34,10 @@ _MATCH_ANY: Final = 0xFFFF_FFFF
 _FUTEX2_SIZE_U32: Final = 2
 _EVERYBODY: Final = 0x7FFF_FFFF
 _CLOCK_MONOTONIC: Final = 1
-# FUTEX_OP(operation, 1, FUTEX_OP_CMP_EQ, -2): the comparison decides about a second wake, which
-# nobody here wants; a counter that happens to be -2 costs one spurious wake.
-_ADD_ONE: Final = 1 << 28 | 1 << 12 | 0xFFE
-_OR_ONE: Final = 2 << 28 | 1 << 12 | 0xFFE
+# The operations that FUTEX_WAKE_OP can apply to a word.
+_ADD: Final = 1
+_OR: Final = 2
+_ANDN: Final = 3
 
 
 class Word(NamedTuple):
@@ -102,14 +102,20 @@ def _waitv(words: Sequence[Word], deadline: int | None) -> int:
     return result
 
 
+def _change(operation: int, operand: int) -> int:
+    """FUTEX_OP(operation, operand, FUTEX_OP_CMP_EQ, -2): the comparison decides about a second wake,
+    which nobody here wants; a counter that happens to be -2 costs one spurious wake."""
+    return operation << 28 | operand << 12 | 0xFFE
+
+
 def _probe() -> tuple[bool, bool]:
     if _number < 0:
         return False, False
     word = ctypes.c_uint32(0)
     address = ctypes.addressof(word)
-    added = _futex(address, _FUTEX_WAKE_OP, 0, None, address, _ADD_ONE) >= 0 and word.value == 1
+    added = _futex(address, _FUTEX_WAKE_OP, 0, None, address, _change(_ADD, 1)) >= 0
     refused = _futex(address, _FUTEX_WAIT_BITSET, 0, None, 0, _MATCH_ANY) == -1
-    futex = added and refused and ctypes.get_errno() == errno.EAGAIN
+    futex = added and word.value == 1 and refused and ctypes.get_errno() == errno.EAGAIN
     ctypes.set_errno(0)
     many = _waitv([Word(address, 0), Word(address, 0)], None) == -1
     return futex, futex and many and ctypes.get_errno() == errno.EAGAIN
@@ -151,11 +157,16 @@ def wake(address: int) -> None:
         _futex(address, _FUTEX_WAKE, _EVERYBODY, None, 0, 0)
 
 
-def add_one_and_wake(address: int) -> None:
-    """Add 1 to the word, atomically, then wake everybody who sleeps on it."""
-    _futex(address, _FUTEX_WAKE_OP, _EVERYBODY, None, address, _ADD_ONE)
+def add_and_wake(address: int, number: int) -> None:
+    """Add to the word, atomically, then wake everybody who sleeps on it."""
+    _futex(address, _FUTEX_WAKE_OP, _EVERYBODY, None, address, _change(_ADD, number))
 
 
-def or_one(address: int) -> None:
-    """Set bit 0 of the word, atomically. Wakes nobody."""
-    _futex(ctypes.addressof(_nobody), _FUTEX_WAKE_OP, 0, None, address, _OR_ONE)
+def set_bits(address: int, bits: int) -> None:
+    """Set bits of the word, atomically. Wakes nobody."""
+    _futex(ctypes.addressof(_nobody), _FUTEX_WAKE_OP, 0, None, address, _change(_OR, bits))
+
+
+def clear_bits(address: int, bits: int) -> None:
+    """Clear bits of the word, atomically. Wakes nobody."""
+    _futex(ctypes.addressof(_nobody), _FUTEX_WAKE_OP, 0, None, address, _change(_ANDN, bits))

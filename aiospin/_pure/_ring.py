@@ -42,6 +42,13 @@ class Turn:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def step_out(self) -> None:
+        """In the middle of an operation, around a call that may take long: let others in."""
+        self._lock.release()
+
+    def step_in(self) -> None:
+        self._lock.acquire()
+
     def check_free(self) -> None:
         if self.ended:
             raise ClosedResourceError
@@ -79,6 +86,10 @@ class End:
     @property
     def overflow(self) -> int:
         return self._segment.overflow
+
+    @property
+    def id(self) -> int:
+        return self._segment.id
 
     @property
     def wait(self) -> Wait:

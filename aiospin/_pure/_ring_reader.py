@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from .._errors import (
     BusyResourceError,
+    ClosedResourceError,
     EndOfStream,
     LaggedError,
     LayoutError,
+)
+from .._layout import (
+    ACTIVE,
+    ALIGN,
+    BLOCK,
+    CURSOR_JOINING,
+    DROP_OLDEST,
+    FLAGS,
+    HEAD_CLOSED,
+    HEAD_ODD,
 )
 from . import _futex
 from ._buffer import fence, order
 from ._ring import End
 from ._segment import (
-    ACTIVE,
-    ALIGN,
-    BLOCK,
-    CURSOR_JOINING,
-    DATA,
-    DROP_OLDEST,
-    FLAGS,
-    HEAD_CLOSED,
-    HEAD_ODD,
+    BELL_NONE,
+    BELL_PARKED,
+    BELL_READY,
+    BELL_REQUESTED,
+    BYTES,
+    LARGE,
+    PAD,
     Record,
     Segment,
+    Slot,
     head_position,
     record_bytes,
     sequence_at,
@@ -40,14 +51,25 @@ if TYPE_CHECKING:
 JOIN_TRIES: Final = 1000
 
 
+class LargeFiles(Protocol):
+    """The files of large messages."""
+
+    def open(self, sequence: int, position: int, length: int, copy: bool) -> Any:
+        """The bytes of the message, or a read-only view of them. None: the file is gone."""
+
+    def passed(self, oldest: int) -> None:
+        """The cursor went past a large message. No reader is before ``oldest`` any more."""
+
+
 class _ReaderWatch:
     """Ready when receive or acquire would not return None."""
 
     notified = True
     value = None
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, slot: Slot) -> None:
         self._segment = segment
+        self._slot = slot
         self.cursor = 0  # everything before it is released
         self.skipped = 0  # messages known to be lost, and not told yet
 
@@ -57,6 +79,7 @@ class _ReaderWatch:
         return self.skipped > 0 or self._segment.head & ~HEAD_ODD != self.cursor
 
     def prepare(self) -> Sequence[_futex.Word]:
+        self._slot.parked = 1  # for people
         return self._segment.readable.prepare()
 
     def release(self) -> None:
@@ -75,19 +98,26 @@ class RingReader(End):
 
     _ACTION = "reading from"
 
-    def __init__(self, buffer: Buffer, slot: int, pid: int) -> None:
+    def __init__(
+        self, buffer: Buffer, slot: int, pid: int, large: LargeFiles | None = None
+    ) -> None:
         super().__init__(buffer)
         self._number = slot
+        self._large = large
+        self._opening = False  # it opens the file of the next message
+        self._error: BaseException | None = None  # raised when a message had been taken already
         self._published_ns = 0
-        self._holds = False  # a message is acquired
-        self._acquired = 0  # bytes of its record, 0 for a private copy
+        self._format = BYTES
+        self._acquired: Record | None = None
+        self._holds_copy = False  # the acquired message is a private copy, or a file
+        self._lent = False  # the next receive or acquire releases the acquired message
         try:
             if not 0 <= slot < self._segment.max_readers:
                 raise ValueError(
                     f"there is no slot {slot}: this ring has {self._segment.max_readers}"
                 )
             self._slot = self._segment.slots[slot]
-            self._watch = _ReaderWatch(self._segment)
+            self._watch = _ReaderWatch(self._segment, self._slot)
             self._join(pid)
         except BaseException:
             self._segment.release()
@@ -100,6 +130,8 @@ class RingReader(End):
         its store and its load. (The proof is beside asp_ring_join.)"""
         segment, slot = self._segment, self._slot
         slot.pid = pid
+        slot.bell = BELL_NONE
+        slot.parked = 0
         slot.cursor = segment.head & ~FLAGS | CURSOR_JOINING
         slot.state = ACTIVE
         fence()  # slot before head; pairs with the fence in RingWriter's limit
@@ -148,6 +180,16 @@ class RingReader(End):
     def published_ns(self) -> int:
         """When the message last received or acquired was published; 0 before the first."""
         return self._published_ns
+
+    @property
+    def format(self) -> int:
+        """Of the message last received or acquired."""
+        return self._format
+
+    @property
+    def oldest(self) -> int:
+        """Where the slowest reader is; 2**64 - 1: there is none."""
+        return self._open().oldest()
 
     @property
     def writer_pid(self) -> int:
@@ -204,6 +246,8 @@ class RingReader(End):
                 raise LayoutError(
                     f"head is {word:#x}, which cannot be with this cursor, {watch.cursor:#x}"
                 )
+            if behind and self._slot.parked:
+                self._slot.parked = 0
             if behind == 0:
                 if not word & HEAD_CLOSED:
                     return _Found.NOTHING
@@ -219,7 +263,7 @@ class RingReader(End):
                 raise LayoutError(f"what lies at {watch.cursor:#x} is no record: {record}")
             if not self._settle(record.sequence):
                 continue
-            if record.kind == DATA:
+            if record.kind != PAD:
                 return record
             self._advance(size, 0)
         return _Found.LAGGED
@@ -230,13 +274,62 @@ class RingReader(End):
             found = self._find()
             if isinstance(found, _Found):
                 return found
-            with self._segment.payload(found.position, found.length) as payload:
-                message = payload.tobytes()
-            if not self._lapped():
-                self._published_ns = found.published_ns
-                self._advance(record_bytes(found.length), 1)
-                return message
-            self._go_to_tail()
+            if found.kind == LARGE:
+                message: bytes | None = self._open_large(found, copy=True)
+                if message is None:
+                    continue
+            else:
+                with self._segment.payload(found.position, found.length) as payload:
+                    message = payload.tobytes()
+                if self._lapped():
+                    self._go_to_tail()
+                    continue
+            self._take(found)
+            return message
+
+    def _take(self, record: Record) -> None:
+        """Go past a message that the caller gets."""
+        self._format = record.format
+        self._published_ns = record.published_ns
+        self._advance(record_bytes(record.length), 1)
+        if record.kind == LARGE:
+            self._passed_large()
+
+    def _open_large(self, record: Record, copy: bool) -> Any:
+        """The bytes of the file, or a view of it. None: it was overwritten, look again."""
+        if self._large is None:
+            raise ValueError("a large message came, and this end was made without a way to open it")
+        with self._others():
+            opened = self._large.open(record.sequence, record.position, record.nbytes, copy)
+        if self._turn.released or self._turn.ended:
+            raise ClosedResourceError
+        if opened is not None:
+            return opened
+        if not self._lapped():
+            raise LayoutError(f"the file of the message {record.sequence} is gone")
+        self._go_to_tail()
+        return None
+
+    def _passed_large(self) -> None:
+        """The cursor went past a large message: whoever finds that it was the last removes the file."""
+        assert self._large is not None
+        oldest = self._segment.oldest()
+        try:
+            with self._others():
+                self._large.passed(oldest)
+        except BaseException as error:  # the message is taken, and goes to the caller
+            self._error = error
+
+    @contextmanager
+    def _others(self) -> Iterator[None]:
+        """Around a call that may take long: others may come in, to ask or to leave."""
+        self._opening = True
+        self._turn.step_out()
+        try:
+            yield
+        finally:
+            self._turn.step_in()
+            self._opening = False
 
     def _nothing(self, found: _Found) -> None:
         """Raise unless there simply is nothing yet."""
@@ -248,8 +341,13 @@ class RingReader(End):
 
     def _check_free(self) -> None:
         self._turn.check_free()
-        if self._holds:
+        if self._lent:
+            self._release()
+        if self._opening or self._holds_copy or self._acquired:
             raise BusyResourceError("holding an acquired message of")
+        if self._error:
+            error, self._error = self._error, None
+            raise error
 
     def receive(self) -> bytes | None:
         """The next message, copied; None: nothing there yet. EndOfStream, LaggedError,
@@ -257,7 +355,7 @@ class RingReader(End):
         with self._turn:
             self._check_free()
             message = self._copy()
-            if isinstance(message, bytes):
+            if not isinstance(message, _Found):
                 return message
             self._nothing(message)
             return None
@@ -270,13 +368,14 @@ class RingReader(End):
         with self._turn:
             self._check_free()
             batch: list[bytes] = []
-            while len(batch) < max_messages:
+            while len(batch) < max_messages and not self._error:
                 try:
                     message = self._copy()
-                except LayoutError:
-                    if batch:  # it will be found again by the next call
-                        break
-                    raise
+                except BaseException as error:
+                    if not batch:
+                        raise
+                    self._error = error  # for the next call
+                    break
                 if isinstance(message, _Found):
                     if not batch:
                         self._nothing(message)
@@ -284,37 +383,110 @@ class RingReader(End):
                 batch.append(message)
             return batch
 
-    def acquire(self) -> memoryview | None:
-        """The next message as a read-only view (of the ring itself in block mode, of a private
-        copy in drop_oldest mode), held until release_message()."""
+    def peek(self) -> int | None:
+        """The format of the next message, or None: nothing there yet. Raises as receive does."""
         with self._turn:
             self._check_free()
-            if self._segment.overflow == DROP_OLDEST:
-                found: Record | bytes | _Found = self._copy()
-            else:
-                found = self._find()
+            found = self._find()
             if isinstance(found, _Found):
                 self._nothing(found)
                 return None
-            self._holds = True
-            if isinstance(found, bytes):
-                return memoryview(found)
-            self._acquired = record_bytes(found.length)
+            return found.format
+
+    def acquire(self) -> memoryview | None:
+        """The next message as a read-only view (of the ring itself or of its file in block mode; of
+        a private copy or of its file in drop_oldest mode), held until release_message()."""
+        with self._turn:
+            self._check_free()
+            if self._segment.overflow == DROP_OLDEST:
+                return self._acquire_copy()
+            found = self._find()
+            if isinstance(found, _Found):
+                self._nothing(found)
+                return None
+            if found.kind == LARGE:
+                view: memoryview = self._open_large(found, copy=False)
+            else:
+                with self._segment.payload(found.position, found.length) as payload:
+                    view = payload.toreadonly()
+            self._acquired = found
+            self._format = found.format
             self._published_ns = found.published_ns
-            with self._segment.payload(found.position, found.length) as payload:
-                return payload.toreadonly()
+            return view
+
+    def _acquire_copy(self) -> memoryview | None:
+        found = self._find()
+        if isinstance(found, Record) and found.kind == LARGE:
+            view: memoryview | None = self._open_large(found, copy=False)
+            if view is not None:
+                self._take(found)
+                self._holds_copy = True
+                return view
+        message = self._copy()
+        if isinstance(message, _Found):
+            self._nothing(message)
+            return None
+        self._holds_copy = True
+        return memoryview(message)
 
     def release_message(self) -> None:
         """Go past the acquired message; wakes a parked writer. Does nothing without one."""
         with self._turn:
-            acquired, self._acquired, self._holds = self._acquired, 0, False
-            if acquired:
-                self._advance(acquired, 1)
+            self._release()
+
+    def _release(self) -> None:
+        acquired, self._acquired, self._holds_copy, self._lent = self._acquired, None, False, False
+        if acquired:
+            self._take(acquired)
+
+    def lend(self) -> None:
+        """Have the next receive or acquire release what is acquired."""
+        with self._turn:
+            self._lent = True
+
+    # ---- the doorbell: only the reader changes it from none and from ready, so it may simply store ----
+
+    def bell_request(self) -> None:
+        """Ask the writer to open the FIFO, which is there."""
+        with self._turn:
+            self._slot.bell = BELL_REQUESTED
+            self._segment.readable.prepare_bell()
+
+    def bell(self) -> int:
+        """Where the doorbell stands."""
+        with self._turn:
+            return self._slot.bell
+
+    def bell_park(self) -> bool:
+        """True: parked, poll the FIFO. False: there is something to receive, or the bell is not
+        ready."""
+        with self._turn:
+            if self._slot.bell != BELL_READY:
+                return False
+            self._slot.bell = BELL_PARKED
+            self._segment.readable.prepare_bell()
+            if not self._watch.look():
+                return True
+            self._unpark()
+            return False
+
+    def bell_unpark(self) -> bool:
+        """No longer parked. False: it was rung, and a byte is in the FIFO or on its way. (One may come
+        after True as well: another process may ring between this one's look and its store.)"""
+        with self._turn:
+            return self._unpark()
+
+    def _unpark(self) -> bool:
+        if self._slot.bell != BELL_PARKED:
+            return False
+        self._slot.bell = BELL_READY
+        return True
 
     def leave(self) -> None:
         """Give up the slot; the writer no longer waits for this reader. Idempotent."""
         with self._turn:
             if not self._turn.ended:
                 self._turn.ended = True
-                self._acquired, self._holds = 0, False
+                self._acquired, self._holds_copy, self._lent = None, False, False
+                self._slot.bell = BELL_NONE
                 self._segment.evict(self._number)

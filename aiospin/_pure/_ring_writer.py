@@ -6,21 +6,30 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from .._errors import BusyResourceError, EndOfStream, LayoutError
+from .._layout import (
+    ACTIVE,
+    ALIGN,
+    CURSOR_JOINING,
+    DROP_OLDEST,
+    FLAGS,
+    FREE,
+    HEAD_CLOSED,
+    SPILL,
+)
 from . import _futex
 from ._buffer import Pin, fence, order
 from ._clock import now_ns
 from ._ring import End
 from ._segment import (
-    ACTIVE,
-    ALIGN,
-    CURSOR_JOINING,
+    BELL_PARKED,
+    BELL_REFUSED,
+    BELL_REQUESTED,
+    BYTES,
     DATA,
-    DROP_OLDEST,
-    FLAGS,
-    FREE,
-    HEAD_CLOSED,
+    LARGE,
+    LARGE_BYTES,
+    LAST_FORMAT,
     PAD,
-    SPILL,
     Record,
     Segment,
     head_position,
@@ -88,11 +97,15 @@ class _WriterWatch:
 @final
 class RingWriter(End):
     """The writing end. Pins the buffer until release(). One thread at a time: another gets
-    BusyResourceError. After release() everything raises ClosedResourceError."""
+    BusyResourceError. After release() everything raises ClosedResourceError.
+
+    It refuses the doorbells of readers, who park on the word then: which of two sides has changed
+    where a bell stands can only be told by a compare-and-exchange, which Python has not.
+    """
 
     _ACTION = "writing to"
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: Buffer, bells: str | None = None) -> None:  # noqa: ARG002
         super().__init__(buffer)
         try:
             self._take_over()
@@ -137,15 +150,57 @@ class RingWriter(End):
         """Messages published."""
         return self._sequence
 
-    def send(self, data: Buffer) -> bool:
-        """Copy, publish, wake. False: no room just now. ValueError: can never fit."""
-        with self._turn, Pin(data) as source:
+    @property
+    def oldest(self) -> int:
+        """What lies before it nobody will read any more."""
+        segment = self._open()
+        lossy = segment.overflow == DROP_OLDEST
+        return max(segment.oldest(), self._limit - segment.capacity if lossy else 0)
+
+    def send(self, data: Buffer) -> bool | None:
+        """Copy, publish, wake. False: no room just now. None: too large for the ring."""
+        return self.send_as(data, BYTES)
+
+    def send_as(self, data: Buffer, format: int) -> bool | None:
+        _check_format(format)
+        with self._turn:
+            sent = self._append(data, format)
+            if sent:
+                self._wake_readers()
+            return sent
+
+    def send_many(self, messages: list[Buffer], first: int) -> int:
+        """Send from the list, beginning at that index, until one does not fit. How many were sent."""
+        if not isinstance(messages, list):
+            raise TypeError(f"messages must be a list, not {type(messages).__name__}")
+        for message in messages[first:]:  # before any of them is sent
+            memoryview(message).release()
+        sent = 0
+        with self._turn:
+            try:
+                for message in messages[first:]:
+                    if not self._append(message, BYTES):
+                        break
+                    sent += 1
+            except Exception:
+                if not sent:  # the next call begins with it, and says it again
+                    raise
+            finally:
+                if sent:
+                    self._wake_readers()
+        return sent
+
+    def _append(self, data: Buffer, format: int) -> bool | None:
+        with Pin(data) as source:
+            if source.nbytes > self._segment.max_message:
+                self._check_free()
+                return None
             room = self._claim(source.nbytes)
             if room is None:
                 return False
             with room:
                 room[:] = source.view
-            self._publish()
+            self._commit(DATA, format, source.nbytes)
             return True
 
     def claim(self, nbytes: int) -> memoryview | None:
@@ -153,16 +208,20 @@ class RingWriter(End):
         with self._turn:
             return self._claim(nbytes)
 
-    def _claim(self, nbytes: int) -> memoryview | None:
+    def _check_free(self) -> None:
         self._turn.check_free()
         if self._claimed:
             raise BusyResourceError("writing a message that is claimed already to")
+
+    def _claim(self, nbytes: int) -> memoryview | None:
+        self._check_free()
         segment, watch = self._segment, self._watch
         if nbytes < 0:
             raise ValueError(f"a message has at least 0 bytes, not {nbytes}")
         if nbytes > segment.max_message:
             raise ValueError(
-                f"the message has {nbytes} bytes, this ring takes at most {segment.max_message}"
+                f"{nbytes} bytes do not fit into the ring, which takes messages of at most "
+                f"{segment.max_message}"
             )
         size = record_bytes(nbytes)
         to_end = segment.room_to_end(watch.head)
@@ -179,12 +238,18 @@ class RingWriter(End):
         return segment.payload(watch.head + pad, nbytes)
 
     def _drop_oldest(self, nbytes: int) -> None:
-        """Move tail so far that ``nbytes`` more fit. The records that go are the writer's own,
-        but a peer could have changed them since; their sizes are checked like a stranger's."""
+        """Move tail so far that ``nbytes`` more fit."""
+        capacity = self._segment.capacity
+        keep = max(capacity - nbytes - capacity // STRIDE_DIVISOR, 0)
+        self._drop_before(self._watch.head - keep)
+
+    def _drop_before(self, position: int) -> None:
+        """Move tail to the first record that does not begin before that. The records that go are the
+        writer's own, but a peer could have changed them since; their sizes are checked like a
+        stranger's."""
         segment, head = self._segment, self._watch.head
-        keep = max(segment.capacity - nbytes - segment.capacity // STRIDE_DIVISOR, 0)
         tail = self._limit - segment.capacity
-        while head - tail > keep:
+        while tail < position:
             size = segment.record_size(tail, head, segment.load_record(tail))
             if not size:
                 raise LayoutError(f"what lies at {tail:#x} is no record: somebody overwrote it")
@@ -195,26 +260,70 @@ class RingWriter(End):
         order()
         self._limit = tail + segment.capacity
 
-    def publish(self) -> None:
+    def publish(self, format: int = BYTES) -> None:
         """Publish the claimed message and wake parked readers."""
+        _check_format(format)
         with self._turn:
             if not self._claimed:
-                raise RuntimeError("no message is claimed: claim one and fill it before publish")
-            self._publish()
+                raise ValueError("no message is claimed: claim one and fill it before publish")
+            self._commit(DATA, format, self._nbytes)
+            self._wake_readers()
 
-    def _publish(self) -> None:
+    def claim_large(self) -> bool:
+        """Room for the record of a large message, or False: no room just now."""
+        with self._turn:
+            room = self._claim(LARGE_BYTES)
+            if room is None:
+                return False
+            room.release()
+            return True
+
+    def publish_large(self, length: int, format: int) -> None:
+        """Publish that the file of the message is complete."""
+        _check_format(format)
+        with self._turn:
+            if not self._claimed or self._nbytes != LARGE_BYTES:
+                raise ValueError("no large message is claimed: claim one before publish")
+            self._commit(LARGE, format, length)
+            self._wake_readers()
+
+    def want_past(self, position: int) -> None:
+        """Have the wait last until no reader is before that."""
+        with self._turn:
+            # room for so much there is when the slowest cursor is there
+            self._watch.wanted = position + self._segment.capacity - self._watch.head
+
+    def drop_before(self, position: int) -> None:
+        """drop_oldest: drop what lies before that position, one that was head once."""
+        with self._turn:
+            if self._segment.overflow != DROP_OLDEST or position > self._watch.head:
+                raise ValueError(
+                    "only before a position that was head once, and in drop_oldest mode"
+                )
+            self._drop_before(position)
+
+    def _commit(self, kind: int, format: int, nbytes: int) -> None:
         segment, now = self._segment, now_ns()
         head = self._watch.head
         if self._pad:
-            segment.store_record(Record(head, self._sequence, now, 0, PAD))
+            segment.store_record(Record(head, self._sequence, now, 0, PAD, 0, 0))
             head += self._pad
-        segment.store_record(Record(head, self._sequence, now, self._nbytes, DATA))
+        segment.store_record(Record(head, self._sequence, now, self._nbytes, kind, format, nbytes))
         self._watch.head = head + self._claimed
         self._sequence += 1
         self._pad = self._claimed = 0
         segment.sequence = self._sequence  # before head: see sequence_at
         segment.head = head_word(self._watch.head, self._sequence)
-        segment.readable.notify()
+
+    def _wake_readers(self) -> None:
+        segment = self._segment
+        if segment.readable.notify():
+            for _, slot in segment.active():
+                if slot.bell in (BELL_REQUESTED, BELL_PARKED):
+                    slot.bell = BELL_REFUSED
+
+    def forget_bells(self) -> None:
+        """Close the doorbells, in the child of a fork: there are none."""
 
     def abandon(self) -> None:
         """Drop the claim; nothing was published."""
@@ -256,4 +365,9 @@ class RingWriter(End):
                 self._turn.ended = True
                 self._pad = self._claimed = 0
                 self._segment.head = head_word(self._watch.head, self._sequence) | HEAD_CLOSED
-                self._segment.readable.notify()
+                self._wake_readers()
+
+
+def _check_format(number: int) -> None:
+    if not 0 <= number <= LAST_FORMAT:
+        raise ValueError(f"there is no format {number}")

@@ -6,65 +6,56 @@ offset or a size unchecked.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from .._errors import LayoutError
-from ._buffer import Pin, load, store
+from .._layout import (
+    ACTIVE,
+    ALIGN,
+    BLOCK,
+    BYTE_ORDER,
+    CONTROL_BYTES,
+    DROP_OLDEST,
+    FLAGS,
+    FREE,
+    HEAD_CLOSED,
+    HEAD_ODD,
+    HEADER,
+    LINE,
+    MAGIC,
+    MAX_CAPACITY,
+    MAX_READERS,
+    MIN_CAPACITY,
+    SPILL,
+    VERSION,
+    Header,
+    capacity_allowed,
+    parse_header,
+)
+from ._buffer import Pin, fence, load, store
 from ._park import EventCount
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-MAGIC: Final = 0x31676E6972707361  # "aspring1" on a little-endian machine
-VERSION: Final = 1
-LINE: Final = 128  # bytes
-ALIGN: Final = 64  # bytes; records begin at multiples of it
-SPILL: Final = ALIGN  # bytes that a record may reach past the end of the record area
-MIN_CAPACITY: Final = 4096
-MAX_CAPACITY: Final = 1 << 46
-MAX_READERS: Final = 1024
-BYTE_ORDER: Final = 0x01020304
-OTHER_BYTE_ORDER: Final = 0x04030201
-
-BLOCK: Final = 0
-DROP_OLDEST: Final = 1
-
-FLAGS: Final = ALIGN - 1  # the bits of a position word that hold no position
-HEAD_CLOSED: Final = 1  # in head: the writer closed cleanly
-HEAD_ODD: Final = 2  # in head: an odd number of messages lies before it
-CURSOR_JOINING: Final = 1  # in cursor: the reader is about to move up to head
-
-FREE: Final = 0
-ACTIVE: Final = 1
+NOBODY: Final = (1 << 64) - 1  # where the slowest of no readers is
 
 DATA: Final = 1
 PAD: Final = 2
+LARGE: Final = 3  # the message is in a file of its own; the payload is its length
 
-# magic, version, header_bytes, total_bytes, capacity, max_readers, overflow, writer_offset,
-# readers_offset, data_offset, byte_order, line_bytes, created_ns, writer_pid, reserved
-_HEADER: Final = struct.Struct("=Q2I2Q2I3Q2IQ2I")
-_CONTROL_BYTES: Final = 3 * LINE
-RECORD_BYTES: Final = 32
+RECORD_BYTES: Final = 32  # in front of every payload
+LARGE_BYTES: Final = 8  # payload of the record of a large message
 
+BYTES: Final = 0  # formats: what a message's bytes are
+LAST_FORMAT: Final = 3
 
-class Header(NamedTuple):
-    magic: int
-    version: int
-    header_bytes: int
-    total_bytes: int
-    capacity: int
-    max_readers: int
-    overflow: int
-    writer_offset: int
-    readers_offset: int
-    data_offset: int
-    byte_order: int
-    line_bytes: int
-    created_ns: int
-    writer_pid: int
-    reserved: int
+BELL_NONE: Final = 0  # where the doorbell of a reader stands
+BELL_REQUESTED: Final = 1
+BELL_READY: Final = 2
+BELL_PARKED: Final = 3
+BELL_REFUSED: Final = 4
 
 
 class Record(NamedTuple):
@@ -73,6 +64,9 @@ class Record(NamedTuple):
     published_ns: int
     length: int
     kind: int
+    format: int
+    nbytes: int
+    """Of the message: of a large one those in its file."""
 
 
 def record_bytes(length: int) -> int:
@@ -80,17 +74,13 @@ def record_bytes(length: int) -> int:
     return (RECORD_BYTES + length + ALIGN - 1) & ~(ALIGN - 1)
 
 
-def _capacity_allowed(capacity: int) -> bool:
-    return MIN_CAPACITY <= capacity <= MAX_CAPACITY and capacity & (capacity - 1) == 0
-
-
 def _data_offset(max_readers: int) -> int:
-    return LINE + _CONTROL_BYTES + max_readers * LINE
+    return LINE + CONTROL_BYTES + max_readers * LINE
 
 
 def ring_bytes(capacity: int, max_readers: int) -> int:
     """Bytes of a segment; ValueError when the geometry is not allowed."""
-    if not _capacity_allowed(capacity):
+    if not capacity_allowed(capacity):
         raise ValueError(
             f"capacity is {capacity}, should be a power of two "
             f"from {MIN_CAPACITY} to {MAX_CAPACITY}"
@@ -117,12 +107,20 @@ def _pin(buffer: Buffer) -> Pin:
 
 
 def ring_create(
-    buffer: Buffer, capacity: int, max_readers: int, overflow: int, pid: int, realtime_ns: int
+    buffer: Buffer,
+    capacity: int,
+    max_readers: int,
+    overflow: int,
+    pid: int,
+    realtime_ns: int,
+    id: int,
 ) -> None:
     """Lay out an empty ring in zeroed memory."""
     total = ring_bytes(capacity, max_readers)
     if overflow not in (BLOCK, DROP_OLDEST):
         raise ValueError(f"overflow is {overflow}, should be 0 (block) or 1 (drop_oldest)")
+    if not 0 < id < 1 << 64:
+        raise ValueError(f"id is {id}, should be from 1 to 2**64 - 1")
     with _pin(buffer) as memory:
         if memory.nbytes < total:
             raise ValueError(
@@ -131,89 +129,47 @@ def ring_create(
         header = Header(
             magic=0,
             version=VERSION,
-            header_bytes=_HEADER.size,
+            header_bytes=HEADER.size,
             total_bytes=total,
             capacity=capacity,
             max_readers=max_readers,
             overflow=overflow,
             writer_offset=LINE,
-            readers_offset=LINE + _CONTROL_BYTES,
+            readers_offset=LINE + CONTROL_BYTES,
             data_offset=_data_offset(max_readers),
             byte_order=BYTE_ORDER,
             line_bytes=LINE,
             created_ns=realtime_ns,
             writer_pid=pid,
             reserved=0,
+            id=id,
         )
-        _HEADER.pack_into(memory.view, 0, *header)
+        HEADER.pack_into(memory.view, 0, *header)
         # Last: who sees the magic sees the rest.
         store(memory.words(0, 8, 1, "ring"), 0, MAGIC)
 
 
-def _check(header: Header, nbytes: int) -> None:
-    """LayoutError that names the first field that is wrong."""
-    h = header
-    if h.magic == 0:
-        raise LayoutError("magic is 0: the segment is not finished, or none")
-    if h.byte_order == OTHER_BYTE_ORDER:
-        raise LayoutError("byte_order says that a machine of the other byte order made the segment")
-    for name, expected in (
-        ("magic", MAGIC),
-        ("version", VERSION),
-        ("byte_order", BYTE_ORDER),
-        ("header_bytes", _HEADER.size),
-        ("line_bytes", LINE),
-    ):
-        if getattr(h, name) != expected:
-            raise LayoutError(f"{name} is {getattr(h, name):#x}, should be {expected:#x}")
-    if not _capacity_allowed(h.capacity):
-        raise LayoutError(
-            f"capacity is {h.capacity}, should be a power of two "
-            f"from {MIN_CAPACITY} to {MAX_CAPACITY}"
-        )
-    if not 1 <= h.max_readers <= MAX_READERS:
-        raise LayoutError(f"max_readers is {h.max_readers}, should be 1 to {MAX_READERS}")
-    if h.overflow not in (BLOCK, DROP_OLDEST):
-        raise LayoutError(f"overflow is {h.overflow}, should be 0 (block) or 1 (drop_oldest)")
-    if h.total_bytes > nbytes:
-        raise LayoutError(
-            f"total_bytes is {h.total_bytes}, but the segment has only {nbytes}: it was truncated"
-        )
-    end = _HEADER.size
-    for name, offset, size in (
-        ("writer_offset", h.writer_offset, _CONTROL_BYTES),
-        ("readers_offset", h.readers_offset, h.max_readers * LINE),
-        ("data_offset", h.data_offset, h.capacity + SPILL),
-    ):
-        if offset % LINE:
-            raise LayoutError(f"{name} is {offset}, should be a multiple of {LINE}")
-        if offset < end:
-            raise LayoutError(f"{name} is {offset}, but what lies before it ends at {end}")
-        end = offset + size
-        if end > h.total_bytes:
-            raise LayoutError(
-                f"{name} is {offset}, and {size} bytes from there do not fit into total_bytes, "
-                f"{h.total_bytes}"
-            )
-
-
 def _open(pin: Pin) -> Header:
-    if pin.nbytes < _HEADER.size:
-        raise LayoutError(
-            f"the segment has {pin.nbytes} bytes, its header alone needs {_HEADER.size}"
-        )
-    # Who sees the magic sees the rest; and what was unpacked cannot be changed by a peer any more.
-    load(pin.words(0, 8, 1, "ring"), 0)
-    header = Header(*_HEADER.unpack_from(pin.view))
-    _check(header, pin.nbytes)
-    return header
+    if pin.nbytes >= HEADER.size:
+        load(pin.words(0, 8, 1, "ring"), 0)  # who sees the magic sees the rest
+    # What was copied out cannot be changed by a peer any more.
+    return parse_header(pin.view[: HEADER.size].tobytes(), pin.nbytes)
 
 
 @final
 class Slot:
     """A reader's line."""
 
-    __slots__ = ("_cursor", "_long", "_pid", "_sequence", "_short", "_state")
+    __slots__ = (
+        "_bell",
+        "_cursor",
+        "_long",
+        "_parked",
+        "_pid",
+        "_sequence",
+        "_short",
+        "_state",
+    )
 
     def __init__(self, segment: Segment, offset: int) -> None:
         self._long, self._short = segment.long, segment.short
@@ -221,6 +177,8 @@ class Slot:
         self._state = offset // 4 + 2
         self._pid = offset // 4 + 3
         self._sequence = offset // 8 + 2
+        self._bell = offset // 4 + 6
+        self._parked = offset // 4 + 7
 
     @property
     def cursor(self) -> int:
@@ -255,6 +213,22 @@ class Slot:
     def sequence(self, sequence: int) -> None:
         self._long[self._sequence] = sequence
 
+    @property
+    def bell(self) -> int:
+        return load(self._short, self._bell)
+
+    @bell.setter
+    def bell(self, bell: int) -> None:
+        store(self._short, self._bell, bell)
+
+    @property
+    def parked(self) -> int:
+        return self._short[self._parked]
+
+    @parked.setter
+    def parked(self, parked: int) -> None:
+        self._short[self._parked] = parked
+
 
 @final
 class Segment:
@@ -272,12 +246,14 @@ class Segment:
         self.max_readers: Final = header.max_readers
         self.overflow: Final = header.overflow
         self.writer_pid: Final = header.writer_pid
+        self.id: Final = header.id
         # The record with its header still has to have a 32-bit length.
         self.max_message: Final = min(header.capacity // 2, (1 << 32) - 64)
         end = header.data_offset + header.capacity + SPILL
         self.view: Final = pin.view
         self.long: Final = pin.words(0, 8, end // 8, "ring")
         self.short: Final = pin.words(0, 4, end // 4, "ring")
+        self._half: Final = pin.words(0, 2, end // 2, "ring")
         self._head: Final = header.writer_offset // 8
         self._data: Final = header.data_offset
         self.readable: Final = self._event(header.writer_offset + LINE)
@@ -326,6 +302,13 @@ class Segment:
             if slot.state == ACTIVE:
                 yield number, slot
 
+    def oldest(self) -> int:
+        """Where the slowest active reader is, 2**64 - 1 when there is none. What was published before
+        it is read. Of two readers that release a message and then ask, one at least sees both
+        beyond it."""
+        fence()  # own cursor, or tail, before the others
+        return min((slot.cursor & ~FLAGS for _, slot in self.active()), default=NOBODY)
+
     def evict(self, slot: int) -> None:
         """Free a slot and wake the writer that may wait for it."""
         self.slots[slot].state = FREE
@@ -343,32 +326,41 @@ class Segment:
 
     def load_record(self, position: int) -> Record:
         at = self._data + (position & (self.capacity - 1))
-        long, short = self.long, self.short
+        long, half = self.long, self._half
+        length, kind = self.short[at // 4 + 6], half[at // 2 + 14]
         return Record(
             position=long[at // 8],
             sequence=long[at // 8 + 1],
             published_ns=long[at // 8 + 2],
-            length=short[at // 4 + 6],
-            kind=short[at // 4 + 7],
+            length=length,
+            kind=kind,
+            format=half[at // 2 + 15],
+            # No record is so near to the end of the area that these eight bytes would not lie in it.
+            nbytes=long[at // 8 + 4] if kind == LARGE else length,
         )
 
     def store_record(self, record: Record) -> None:
         """Ordered by the store of head that follows."""
         at = self._data + (record.position & (self.capacity - 1))
-        long, short = self.long, self.short
+        long, half = self.long, self._half
         long[at // 8], long[at // 8 + 1], long[at // 8 + 2] = record[:3]
-        short[at // 4 + 6], short[at // 4 + 7] = record[3:]
+        self.short[at // 4 + 6] = record.length
+        half[at // 2 + 14], half[at // 2 + 15] = record.kind, record.format
+        if record.kind == LARGE:
+            long[at // 8 + 4] = record.nbytes
 
     def record_size(self, position: int, end: int, record: Record) -> int:
         """Bytes of the record loaded from ``position``, 0 when it is not one that a healthy
         writer could have published there with head at ``end``."""
         to_end = self.room_to_end(position)
-        if record.position != position:
+        if record.position != position or record.format > LAST_FORMAT:
             return 0
-        if record.kind == DATA and record.length <= self.max_message:
+        if (record.kind == DATA and record.length <= self.max_message) or (
+            record.kind == LARGE and record.length == LARGE_BYTES
+        ):
             size = record_bytes(record.length)
             fits = size <= to_end + SPILL
-        elif record.kind == PAD and record.length == 0:
+        elif record.kind == PAD and record.length == 0 and record.format == 0:
             size = to_end
             fits = size <= self.capacity // 2
         else:

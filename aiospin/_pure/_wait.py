@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, final
 from . import _futex
 from ._buffer import order
 from ._clock import after, now_ns, seconds
-from ._grace import Grace
 from ._tally import Counter, count
 from ._watch import PredicateWatch, SnapshotWatch, Value, Watch
 
@@ -26,6 +25,11 @@ def longest_sleep_ns(watch: Watch, max_sleep_ns: int) -> int:
     """The limit for one who sleeps without a futex, though the caller may count on being
     notified."""
     return min(max_sleep_ns, _futex.FALLBACK_NS) if watch.notified else max_sleep_ns
+
+
+def no_plan() -> RuntimeError:
+    """A spin in Python takes the GIL from the program with every look, so none is ever planned."""
+    return RuntimeError("nothing is learned of what this waits for")
 
 
 class _Turn:
@@ -57,7 +61,10 @@ class _Turn:
 class Wait:
     """One wait at a time on one thing: pins the buffer until release()."""
 
-    __slots__ = ("__weakref__", "_grace", "turn", "watch")
+    predicts = False
+    prediction = (0, 0, 0, 0, 0)
+
+    __slots__ = ("__weakref__", "turn", "watch")
 
     def __init__(self, buffer: Buffer, program: bytes | None, notified: bool) -> None:
         self._watch_over(
@@ -76,12 +83,10 @@ class Wait:
     def _watch_over(self, watch: Watch) -> None:
         self.watch = watch
         self.turn = _Turn()
-        self._grace = Grace()
 
     def finish(self, how: Counter) -> None:
         """It turned ready. For this class and the waiter."""
         order()  # what the caller reads next was written before what the look saw
-        self._grace.end(now_ns())
         count(how)
 
     def look(self) -> bool:
@@ -89,10 +94,8 @@ class Wait:
         with self.turn:
             count("waits")
             if self.watch.look():
-                self._grace.drop()
                 self.finish("ready")
                 return True
-            self._grace.begin(now_ns())
             return False
 
     def spin(self, budget_ns: int, hardware: bool) -> bool:  # noqa: ARG002 - Python has no such
@@ -115,13 +118,15 @@ class Wait:
     def run(
         self,
         deadline_ns: int,
-        spin_ns: int,
+        spin_ns: int | None,
         max_sleep_ns: int,
         hardware: bool,  # noqa: ARG002
     ) -> bool:
         """Wait in this thread: spin for spin_ns, then park. False when the deadline passed.
         Signal handlers run meanwhile and what they raise comes out. ``hardware`` is for the
         compiled core: Python has no monitor instruction."""
+        if spin_ns is None:
+            raise no_plan()
         with self.turn:
             if self._spin(min(after(now_ns(), spin_ns), deadline_ns)):
                 return True
@@ -147,13 +152,24 @@ class Wait:
                     time.sleep(seconds(min(sleep_ns, deadline_ns - now, RECHECK_NS)))
                     sleep_ns = min(2 * sleep_ns, limit_ns)
 
-    def grace(self, max_spin_ns: int) -> int:
-        """How long it pays to spin now: max_spin_ns, or 0 when what this object waited for
-        before came on average later than twice that."""
-        if max_spin_ns == 0 or self._grace.pays(max_spin_ns):
-            return max_spin_ns
-        count("predicted")
-        return 0
+    def plan(self, cpu_per_latency: int, max_spin_ns: int) -> tuple[int, int]:  # noqa: ARG002
+        """When to spin: the compiled core knows, for what ``predicts``."""
+        raise no_plan()
+
+    def woken(self, due_ns: int) -> bool:
+        """The look after a park elsewhere: 0, somebody rang; else the time when a timer was to
+        end it."""
+        with self.turn:
+            count("parks")
+            if self.watch.look():
+                self.finish("parked")
+                return True
+            if not due_ns:
+                count("spurious")
+            return False
+
+    def ended(self, ready: bool) -> None:
+        """The wait is over. The compiled core learns from it."""
 
     @property
     def value(self) -> Value:

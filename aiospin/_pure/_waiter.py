@@ -17,7 +17,7 @@ from typing import final
 
 from ._clock import FOREVER, after, now_ns, seconds
 from ._tally import count
-from ._wait import FIRST_SLEEP_NS, Wait, longest_sleep_ns
+from ._wait import FIRST_SLEEP_NS, Wait, longest_sleep_ns, no_plan
 
 READY = 0
 TIMED_OUT = 1
@@ -77,12 +77,14 @@ class Waiter:
         wait: Wait,
         token: object,
         deadline_ns: int,
-        spin_ns: int,
+        spin_ns: int | None,
         max_sleep_ns: int,
         hardware: bool,  # noqa: ARG002 - Python has no monitor instruction
     ) -> None:
         """Let run() wait for it; run() hands token back. RuntimeError after stop(), or when
         the wait is submitted already or released."""
+        if spin_ns is None:
+            raise no_plan()
         with self._queue, self._changed:
             if self._stopped:
                 raise RuntimeError("the waiter is stopped: nothing can be submitted to it any more")

@@ -2,6 +2,10 @@
 
 #include <time.h>
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
 uint64_t asp_now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -11,4 +15,15 @@ uint64_t asp_now_ns(void) {
 uint64_t asp_ns_to_ticks(uint64_t ns, uint64_t hz) {
     unsigned __int128 ticks = (unsigned __int128)ns * hz / 1000000000u;
     return ticks > UINT64_MAX ? UINT64_MAX : (uint64_t)ticks;
+}
+
+uint64_t asp_timer_slack(uint64_t ns) {
+#ifdef __linux__
+    int before = prctl(PR_GET_TIMERSLACK);
+    if (before < 0 || prctl(PR_SET_TIMERSLACK, (unsigned long)ns) != 0) return 0;
+    return (uint64_t)before;
+#else
+    (void)ns;
+    return 0;
+#endif
 }

@@ -11,6 +11,11 @@
 
 uint64_t asp_now_ns(void);
 
+/* How late the kernel may end this thread's timed sleeps, to group them: set it, and get what it was. Linux begins with
+ * 50 us, which is longer than the spin that a predicted sleep precedes; 1 ns is the least. 0, and nothing
+ * changes, where there is no such thing. */
+uint64_t asp_timer_slack(uint64_t ns);
+
 /* now + ns, saturating at ASP_FOREVER. */
 static inline uint64_t asp_after(uint64_t now_ns, uint64_t ns) {
     return ns > ASP_FOREVER - now_ns ? ASP_FOREVER : now_ns + ns;

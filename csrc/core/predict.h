@@ -1,10 +1,13 @@
-/* predict.h - when to spin: what a reader plans from the gaps that it saw and from what waiting cost it.
+/* predict.h - when to spin: what a reader plans from the gaps that it saw and from what waiting
+ * cost it.
  *
- * One asp_predict per stream (a reader's messages, or a writer's waits for room). Pure functions of the
- * times that they are given: no clock, no system call, no allocation. Not thread-safe: its one consumer
- * calls them. predict.c has the derivation. All times are absolute CLOCK_MONOTONIC nanoseconds.
+ * One asp_predict per stream (a reader's messages, or a writer's waits for room). Pure functions
+ * of the times that they are given: no clock, no system call, no allocation. Not thread-safe:
+ * its one consumer calls them. predict.c has the derivation. All times are absolute
+ * CLOCK_MONOTONIC nanoseconds.
  *
- * How a caller uses it (messages that are already there cost it asp_predict_arrival and nothing else):
+ * How a caller uses it (messages that are already there cost it asp_predict_arrival and nothing
+ * else):
  *
  *     look; if there is a message: take it, go to `taken` with ASP_PREDICT_FOUND
  *     spun = 0
@@ -12,8 +15,8 @@
  *         plan = asp_predict_plan(p, now, &price)
  *         if (plan.spin_from_ns > now) {
  *             park until plan.spin_from_ns, notified at any time (ASP_FOREVER: without limit)
- *             a message came: outcome(ASP_PREDICT_WOKEN, spun), taken
- *             the timer ended the sleep: asp_predict_overslept(p, plan.spin_from_ns, now)
+ *             look; if there is a message: outcome(ASP_PREDICT_WOKEN, spun), taken
+ *             if the timer ended the sleep: asp_predict_overslept(p, plan.spin_from_ns, now)
  *         }
  *         spin until plan.spin_until_ns; spun += what it took
  *         a message came: outcome(ASP_PREDICT_SPUN, spun), taken
@@ -23,9 +26,10 @@
  *   taken:
  *     asp_predict_arrival(p, published) for every record, oldest first, before the next plan
  *
- * A plan may be asked for again at any time in a wait, and is the same as long as nothing was learned.
- * A spin may be cut into slices, and broken off; a caller that cannot spin (a busy loop) parks instead,
- * and says so by a spun time of 0. */
+ * A plan may be asked for again at any time in a wait, and is the same as long as nothing was
+ * learned; so a wake without a message (spurious, a signal) just goes round. A spin may be cut
+ * into slices, and broken off; a caller that cannot spin (a busy loop) parks instead, and says
+ * so by a spun time of 0. */
 #ifndef ASP_PREDICT_H
 #define ASP_PREDICT_H
 
@@ -34,22 +38,24 @@
 
 #include "clock.h"
 
-/* Gaps remembered. benchmarks/predict_simulation.c, table "memory": 16 find no pause between bursts of
- * ten, 64 learn a new pace half as fast and gain nothing. */
+/* Gaps remembered. 16 seldom hold three pauses between bursts of ten; 64 are not worth twice the
+ * time to learn a new pace. The constants are those of benchmarks/predict_simulation.py: see
+ * predict.c. */
 #define ASP_PREDICT_GAPS 32u
-/* Times in one wait at which a message is likely: inside a burst, after it, and one to spare. */
+/* Times in one wait at which a message is likely: the gap in a burst, the pause after it, one to
+ * spare. */
 #define ASP_PREDICT_WINDOWS 3u
 
 /* What latency is worth; the policy's. */
 typedef struct asp_price {
-    /* Nanoseconds of CPU worth spending to save one of latency. 0: never spin (powersave). ASP_PRICE_FREE:
-     * CPU is free for the first max_spin_ns of a wait (latency). */
+    /* Nanoseconds of CPU worth spending to save one of latency. 0: never spin (powersave).
+     * ASP_PRICE_FREE: CPU is free for the first max_spin_ns of a wait (latency). */
     uint32_t cpu_per_latency;
-    /* CPU of one park, one wake and the way back: what the ski-rental bound allows to be lost where
-     * nothing can be foreseen. */
+    /* CPU of one park, its wake and the way back, ns: what may be lost in a wait for something
+     * that cannot be foreseen, and the shortest sleep worth a timer. */
     uint32_t park_cpu_ns;
-    /* No spin lasts longer. A window that would is not begun: what stops just short of the message costs the
-     * most and catches nothing. */
+    /* No spin of a plan lasts longer, 0: never spin. Set it to the longest spin that anybody
+     * should see (some ms), not to the cost of a park: how long is worth it, the price says. */
     uint64_t max_spin_ns;
 } asp_price;
 
@@ -87,39 +93,43 @@ typedef struct asp_predict {
     uint32_t sorted[ASP_PREDICT_GAPS];  /* the last gaps by length */
     uint32_t ordered[ASP_PREDICT_GAPS]; /* the same by age, a ring */
     uint32_t oldest;                    /* where it begins */
-    bool stale;                         /* a gap was learned since the windows were reckoned */
-    bool waiting;                       /* a wait has asked for a plan and not yet told its outcome */
-    bool trial;                         /* it tries the way that seems to pay less */
+    bool stale;   /* a gap was learned since the windows were reckoned */
+    bool waiting; /* a wait has asked for a plan and not yet told its outcome */
+    bool trial;   /* it tries the way that seems to pay less */
+    bool slept;   /* in it a timer has said how late it was */
     uint32_t window_count;
     asp_predict_window window[ASP_PREDICT_WINDOWS];
-    int64_t worth_ns;                   /* what the windows would have earned lately, acted upon or not */
-    int64_t purse_ns;                   /* what may still be spun for nothing */
-    uint64_t begun_ns;                  /* first plan of this wait */
-    uint64_t due_ns;                    /* end of the sleep now planned, ASP_FOREVER without a timer */
-    uint64_t tried_ns;                  /* last trial */
-    asp_price price;                    /* of the last plan */
-    uint32_t park_ns;                   /* publish to seen: woken from a park */
-    uint32_t spin_ns;                   /* publish to seen: spinning */
-    uint32_t oversleep_ns;              /* how late a timed sleep ends, about the latest of 32 */
-    uint32_t since_parked, since_spun;  /* waits since each of the two was measured */
+    int64_t worth_ns;      /* what the windows would have earned lately, acted upon or not */
+    int64_t purse_ns;      /* what may still be spun for nothing */
+    uint64_t begun_ns;     /* first plan of this wait */
+    uint64_t due_ns;       /* end of the sleep now planned, ASP_FOREVER without a timer */
+    uint64_t tried_ns;     /* last trial */
+    asp_price price;       /* of the last plan */
+    uint32_t park_ns;      /* publish to seen: woken from a park */
+    uint32_t spin_ns;      /* publish to seen: spinning */
+    uint32_t oversleep_ns; /* how late a timed sleep ends, about the latest of 32 */
+    uint32_t since_parked, since_spun; /* waits since each of the two was measured */
     asp_predict_statistics statistics;
 } asp_predict;
 
 /* A stream of which nothing is known. */
 void asp_predict_init(asp_predict *p);
 
-/* A record was published then. O(1), some 20 ns. Times that stand still or go back are no gap. */
+/* A record was published then. O(1), some 25 ns. Times that stand still or go back are no gap.
+ * What carries no publish time (room in a ring, a flag) counts from when it was seen. */
 void asp_predict_arrival(asp_predict *p, uint64_t published_ns);
 
-/* What to do from now on. O(1): 10 ns, or 150 ns when a gap was learned since. */
+/* What to do from now on; begins a wait if none has begun. O(1): some 10 ns, or 100 ns when a
+ * gap was learned since, which is time that is waited anyhow. */
 asp_plan asp_predict_plan(asp_predict *p, uint64_t now_ns, const asp_price *price);
 
-/* A timed sleep that should have ended at due_ns, and that no message ended, ended at woke_ns. */
+/* The sleep that should have ended at due_ns was ended by its timer, at woke_ns, and no message
+ * was there. */
 void asp_predict_overslept(asp_predict *p, uint64_t due_ns, uint64_t woke_ns);
 
-/* A wait ended. published_ns and seen_ns are those of the first message (0 with NOTHING), spun_ns is
- * what the wait spent spinning in all. Call it once per wait that asked for a plan. */
-void asp_predict_outcome(asp_predict *p, asp_predict_end end, uint64_t published_ns, uint64_t seen_ns,
-                         uint64_t spun_ns);
+/* A wait ended. published_ns and seen_ns are those of the first message (0 with NOTHING),
+ * spun_ns is what the wait spent spinning in all. Call it once per wait that asked for a plan. */
+void asp_predict_outcome(asp_predict *p, asp_predict_end end, uint64_t published_ns,
+                         uint64_t seen_ns, uint64_t spun_ns);
 
 #endif

@@ -13,7 +13,7 @@
 #include "atomics.h"
 #include "ring_record.h"
 
-_Static_assert(sizeof(asp_ring_header) == 88, "docs/layout.md");
+_Static_assert(sizeof(asp_ring_header) == 96, "docs/layout.md");
 _Static_assert(sizeof(asp_ring_control) == 3 * ASP_RING_LINE, "docs/layout.md");
 _Static_assert(sizeof(asp_ring_reader_line) == ASP_RING_LINE, "docs/layout.md");
 _Static_assert(sizeof(asp_record) == ASP_RECORD_BYTES, "docs/layout.md");
@@ -36,9 +36,9 @@ uint64_t asp_ring_bytes(uint64_t capacity, uint32_t max_readers) {
 }
 
 asp_status asp_ring_create(void *memory, uint64_t bytes, uint64_t capacity, uint32_t max_readers,
-                           asp_overflow overflow, uint32_t pid, uint64_t realtime_ns) {
+                           asp_overflow overflow, uint32_t pid, uint64_t realtime_ns, uint64_t id) {
     const uint64_t total = asp_ring_bytes(capacity, max_readers);
-    if (total == 0 || bytes < total || (uintptr_t)memory % ASP_RING_LINE != 0 ||
+    if (total == 0 || bytes < total || id == 0 || (uintptr_t)memory % ASP_RING_LINE != 0 ||
         (overflow != ASP_OVERFLOW_BLOCK && overflow != ASP_OVERFLOW_DROP_OLDEST)) {
         return ASP_E_INVALID;
     }
@@ -57,6 +57,7 @@ asp_status asp_ring_create(void *memory, uint64_t bytes, uint64_t capacity, uint
         .line_bytes = ASP_RING_LINE,
         .created_ns = realtime_ns,
         .writer_pid = pid,
+        .id = id,
     };
     /* pairs with the load in asp_ring_open: who sees the magic sees the rest */
     asp_store_release_u64(&header->magic, ASP_RING_MAGIC);
@@ -121,6 +122,9 @@ asp_status asp_ring_open(void *memory, uint64_t bytes, asp_ring *ring, char *why
         REFUSE("overflow is %u, should be %d (block) or %d (drop_oldest)", h.overflow,
                ASP_OVERFLOW_BLOCK, ASP_OVERFLOW_DROP_OLDEST);
     }
+    if (h.id == 0) {
+        REFUSE("id is 0");
+    }
     if (h.total_bytes > bytes) {
         REFUSE("total_bytes is %llu, but the segment has only %llu: it was truncated",
                ULL(h.total_bytes), ULL(bytes));
@@ -164,6 +168,7 @@ asp_status asp_ring_open(void *memory, uint64_t bytes, asp_ring *ring, char *why
         .max_message = h.capacity / 2 < UINT32_MAX - 63 ? h.capacity / 2 : UINT32_MAX - 63,
         .max_readers = h.max_readers,
         .overflow = (asp_overflow)h.overflow,
+        .id = h.id,
         .control = (asp_ring_control *)(void *)(base + h.writer_offset),
         .readers = (asp_ring_reader_line *)(void *)(base + h.readers_offset),
         .data = base + h.data_offset,
@@ -184,6 +189,22 @@ int64_t asp_ring_slowest(const asp_ring *ring, uint64_t *cursor) {
         }
     }
     return slowest;
+}
+
+uint64_t asp_ring_oldest(const asp_ring *ring) {
+    uint64_t oldest = UINT64_MAX;
+    asp_fence(); /* own cursor, or tail, before the others; pairs with itself in another process */
+    for (uint32_t slot = 0; slot < ring->max_readers; slot++) {
+        /* pairs with the stores in asp_ring_join and advance() */
+        if (asp_load_acquire_u32(&ring->readers[slot].state) == ASP_READER_ACTIVE) {
+            const uint64_t at =
+                asp_load_acquire_u64(&ring->readers[slot].cursor) & ~ASP_POSITION_FLAGS;
+            if (at < oldest) {
+                oldest = at;
+            }
+        }
+    }
+    return oldest;
 }
 
 void asp_ring_evict(const asp_ring *ring, uint32_t slot) {

@@ -18,7 +18,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bells.h"
 #include "park.h"
+#include "predict.h"
 #include "ring_layout.h"
 #include "status.h"
 #include "watch.h"
@@ -29,6 +31,7 @@ typedef struct asp_ring { /* private copy of the checked geometry */
     uint64_t max_message; /* bytes of payload: capacity / 2, and at most UINT32_MAX - 63 */
     uint32_t max_readers;
     asp_overflow overflow;
+    uint64_t id;
     asp_ring_control *control;
     asp_ring_reader_line *readers;
     uint8_t *data;
@@ -38,9 +41,9 @@ typedef struct asp_ring { /* private copy of the checked geometry */
  * (capacity: a power of two from ASP_RING_MIN_CAPACITY to ASP_RING_MAX_CAPACITY). */
 uint64_t asp_ring_bytes(uint64_t capacity, uint32_t max_readers);
 
-/* Lay out an empty ring in zeroed memory of asp_ring_bytes. The magic is stored last. */
+/* Lay out an empty ring in zeroed memory of asp_ring_bytes. The magic is stored last. `id` is random and not 0. */
 asp_status asp_ring_create(void *memory, uint64_t bytes, uint64_t capacity, uint32_t max_readers,
-                           asp_overflow overflow, uint32_t pid, uint64_t realtime_ns);
+                           asp_overflow overflow, uint32_t pid, uint64_t realtime_ns, uint64_t id);
 
 /* Check a segment of `bytes` mapped bytes. ASP_E_LAYOUT with a sentence in `why` that says which
  * field is wrong. `memory` must be aligned to ASP_RING_LINE. */
@@ -59,6 +62,7 @@ typedef struct asp_ring_writer {
     uint64_t claimed;   /* record bytes claimed and not yet published, 0 when none */
     uint64_t wanted;    /* pad and record bytes of the claim that would have blocked */
     int64_t suspect;    /* the slot for which asp_ring_claim said ASP_E_LAYOUT, -1 for none */
+    asp_bells *bells;   /* the doorbells of readers, or NULL: requests for one are refused */
     bool closed;
 } asp_ring_writer;
 
@@ -79,16 +83,30 @@ asp_status asp_ring_writer_init(asp_ring_writer *writer, const asp_ring *ring);
  * which the check of tail after the copy exists for: whatever such a copy holds is thrown away. */
 asp_status asp_ring_claim(asp_ring_writer *writer, uint64_t nbytes, void **payload);
 /* Publish the claimed message (nbytes may be less than was claimed) and wake parked readers. */
-asp_status asp_ring_publish(asp_ring_writer *writer, uint64_t nbytes);
+asp_status asp_ring_publish(asp_ring_writer *writer, uint64_t nbytes, asp_format format);
 /* Drop the claim; nothing was published. */
 void asp_ring_abandon(asp_ring_writer *writer);
 /* Claim, copy, publish: the statuses of asp_ring_claim. */
-asp_status asp_ring_send(asp_ring_writer *writer, const void *data, uint64_t nbytes);
+asp_status asp_ring_send(asp_ring_writer *writer, const void *data, uint64_t nbytes, asp_format format);
+/* The same without waking anybody, for the messages of a batch; asp_ring_wake_readers ends it. */
+asp_status asp_ring_append(asp_ring_writer *writer, const void *data, uint64_t nbytes, asp_format format);
+void asp_ring_wake_readers(asp_ring_writer *writer);
+/* A message in a file of its own: claim its record, fill in the file of the message `writer->sequence`, publish
+ * that it is complete (or abandon). */
+asp_status asp_ring_claim_large(asp_ring_writer *writer);
+asp_status asp_ring_publish_large(asp_ring_writer *writer, uint64_t length, asp_format format);
+/* Drop what lies before `position`, one that was head once (drop_oldest mode). */
+asp_status asp_ring_drop_before(asp_ring_writer *writer, uint64_t position);
+/* Have the watch wait until no reader is before `position`, one that was head once (block mode). */
+void asp_ring_want_past(asp_ring_writer *writer, uint64_t position);
 /* No more messages; drops an open claim, wakes parked readers. Idempotent. */
 void asp_ring_writer_close(asp_ring_writer *writer);
 
 /* The slowest active reader, for diagnostics: its slot, or -1 when there is none. */
 int64_t asp_ring_slowest(const asp_ring *ring, uint64_t *cursor);
+/* Where the slowest active reader is, UINT64_MAX when there is none. What was published before it is read. Begins
+ * with a fence: of two readers that release a message and then ask, one at least sees both beyond it. */
+uint64_t asp_ring_oldest(const asp_ring *ring);
 /* Free the slot of a reader that is known to be dead, and wake the writer that may wait for it. The
  * caller holds the slot's lock meanwhile, so that nobody joins in it. */
 void asp_ring_evict(const asp_ring *ring, uint32_t slot);
@@ -106,9 +124,20 @@ typedef struct asp_ring_reader {
     uint64_t seen_head; /* head as last loaded: up to here no shared word need be read */
     uint64_t sequence;  /* of the next message */
     uint64_t published_ns; /* of the message last acquired */
+    uint64_t peeked_ns;    /* the same of the one last peeked at */
     uint64_t skipped;   /* after ASP_LAGGED: messages lost since the last one that was read */
     bool joined;
+    bool parked; /* what the slot says to people */
+    asp_predict predict; /* of when its messages come */
 } asp_ring_reader;
+
+typedef struct asp_ring_message { /* the next one, or the one acquired */
+    uint64_t length;   /* bytes; of a large message those in its file */
+    uint64_t sequence; /* its number */
+    uint64_t position; /* of its record */
+    asp_format format;
+    bool large; /* in a file of its own */
+} asp_ring_message;
 
 /* Join in a slot that the caller has locked (what a dead reader left in it does not matter). Starts
  * at head: the first message is the next one published. A reader that joins while the writer
@@ -117,24 +146,37 @@ typedef struct asp_ring_reader {
 asp_status asp_ring_join(asp_ring_reader *reader, const asp_ring *ring, uint32_t slot,
                          uint32_t pid);
 
-/* The next message, in place (block mode): ASP_READY with its address and length,
+/* The next message, in place (block mode): ASP_READY with its address (of a large one NULL),
  * ASP_WOULD_BLOCK, ASP_END, ASP_E_LAYOUT when the record is not one, ASP_BUSY while another
  * message is acquired, ASP_E_INVALID in drop_oldest mode, where nothing stays in place. */
-asp_status asp_ring_acquire(asp_ring_reader *reader, const void **payload, uint32_t *length);
+asp_status asp_ring_acquire(asp_ring_reader *reader, const void **payload, asp_ring_message *message);
 /* Release the acquired message; wakes a parked writer. */
 void asp_ring_release(asp_ring_reader *reader);
 
-/* The length of the next message without acquiring it; for sizing a buffer. Statuses of
- * asp_ring_copy. */
-asp_status asp_ring_peek(asp_ring_reader *reader, uint32_t *length);
+/* What the next message is, without acquiring it. Statuses of asp_ring_copy. */
+asp_status asp_ring_peek(asp_ring_reader *reader, asp_ring_message *message);
 /* Copy the next message out and go past it; the form that drop_oldest readers must use, because
  * the writer may overwrite it meanwhile: a torn copy is never returned. Statuses of
  * asp_ring_acquire, and:
  *   ASP_LAGGED       drop_oldest: `skipped` messages are gone; the next call goes on at the oldest
  *                    one still whole. ASP_WOULD_BLOCK may come first, while there is none to
  *                    count from.
- *   ASP_E_TOO_LARGE  room is less than *length; nothing was read. */
+ *   ASP_E_TOO_LARGE  it needs more room, or is large; nothing was read. */
 asp_status asp_ring_copy(asp_ring_reader *reader, void *to, uint64_t room, uint32_t *length);
+
+/* Go past the large message that asp_ring_peek just told of, and whose file was opened. In drop_oldest mode
+ * too: what is in that file is never overwritten. */
+void asp_ring_pass(asp_ring_reader *reader);
+
+/* ---- the doorbell: asleep in the poll of an event loop (docs/layout.md, Doorbells) ---- */
+
+/* Ask the writer to open the reader's FIFO, which is there. */
+void asp_ring_bell_request(asp_ring_reader *reader);
+asp_bell asp_ring_bell(const asp_ring_reader *reader);
+/* True: parked, poll the FIFO. False: there is something to receive, or the bell is not ready. */
+bool asp_ring_bell_park(asp_ring_reader *reader);
+/* No longer parked. False: it was rung, and a byte is in the FIFO or on its way. */
+bool asp_ring_bell_unpark(asp_ring_reader *reader);
 
 /* Free the slot, and with it an acquired message; wakes a parked writer. Idempotent. */
 void asp_ring_leave(asp_ring_reader *reader);

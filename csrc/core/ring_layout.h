@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #define ASP_RING_MAGIC UINT64_C(0x31676e6972707361) /* "aspring1" on a little-endian machine */
-#define ASP_RING_VERSION 1u
+#define ASP_RING_VERSION 2u
 #define ASP_RING_LINE 128u          /* bytes; two cache lines: x86 prefetches the adjacent one */
 #define ASP_RECORD_ALIGN 64u        /* bytes; a small record touches one line */
 #define ASP_RING_SPILL ASP_RECORD_ALIGN /* bytes */
@@ -44,6 +44,7 @@ typedef struct asp_ring_header {
     uint64_t created_ns;     /* CLOCK_REALTIME ns, for people */
     uint32_t writer_pid;     /* for people; liveness is the lock, not this */
     uint32_t reserved;
+    uint64_t id;             /* random, not 0: names the files that belong to this segment */
 } asp_ring_header;
 
 typedef enum asp_overflow { ASP_OVERFLOW_BLOCK = 0, ASP_OVERFLOW_DROP_OLDEST = 1 } asp_overflow;
@@ -73,11 +74,22 @@ typedef struct asp_ring_park_line {
 
 typedef struct asp_ring_control {
     asp_ring_writer_line writer;
-    asp_ring_park_line readable; /* parked readers; the writer notifies after publish and close */
+    asp_ring_park_line readable; /* parked readers; the writer notifies after publish and close. Bit 1:
+                                    a bell was requested or parked on */
     asp_ring_park_line writable; /* the parked writer; notified after release, join and leave */
 } asp_ring_control;
 
 typedef enum asp_reader_state { ASP_READER_FREE = 0, ASP_READER_ACTIVE = 1 } asp_reader_state;
+
+/* Where the doorbell of a reader stands: a FIFO that it polls in its event loop. It parks on the bell only
+ * after the writer has said that it holds the other end. */
+typedef enum asp_bell {
+    ASP_BELL_NONE = 0,
+    ASP_BELL_REQUESTED = 1, /* the FIFO is there */
+    ASP_BELL_READY = 2,     /* the writer has it open */
+    ASP_BELL_PARKED = 3,    /* ring it after the next publish */
+    ASP_BELL_REFUSED = 4,   /* the writer cannot open it: park on the word */
+} asp_bell;
 
 /* Written by the reader that holds the slot (and freed by the writer when that reader is dead). */
 typedef struct asp_ring_reader_line {
@@ -85,14 +97,26 @@ typedef struct asp_ring_reader_line {
     uint32_t state;  /* asp_reader_state */
     uint32_t pid;    /* for people */
     uint64_t sequence; /* messages released or skipped so far + those before it joined */
-    uint8_t pad[ASP_RING_LINE - 24];
+    uint32_t bell;     /* asp_bell; the writer stores to it too */
+    uint32_t parked;   /* 1 while the reader may be asleep on `readable`; for people */
+    uint8_t pad[ASP_RING_LINE - 32];
 } asp_ring_reader_line;
 
 typedef enum asp_record_kind {
     ASP_RECORD_DATA = 1,
     ASP_RECORD_PAD = 2, /* to the end of the record area: the next record would not have fit. At
                            most capacity / 2 bytes, so two never follow each other */
+    ASP_RECORD_LARGE = 3, /* the message is in a file of its own; the payload is its length, 8 bytes */
 } asp_record_kind;
+
+/* What a message's bytes are; the ring only carries the number. */
+typedef enum asp_format {
+    ASP_FORMAT_BYTES = 0,
+    ASP_FORMAT_PICKLE = 1,
+    ASP_FORMAT_PICKLE_BUFFERS = 2, /* a pickle and the buffers it refers to, aligned */
+    ASP_FORMAT_CODEC = 3,
+} asp_format;
+#define ASP_FORMAT_LAST ASP_FORMAT_CODEC
 
 /* In front of every payload, at a multiple of ASP_RECORD_ALIGN. */
 typedef struct asp_record {
@@ -100,7 +124,8 @@ typedef struct asp_record {
     uint64_t sequence;     /* of this message, from 0; in a pad that of the next message */
     uint64_t published_ns; /* CLOCK_MONOTONIC, stamped just before head is stored */
     uint32_t length;       /* payload bytes; 0 in a pad */
-    uint32_t kind;         /* asp_record_kind */
+    uint16_t kind;         /* asp_record_kind */
+    uint16_t format;       /* asp_format; 0 in a pad */
 } asp_record;              /* the payload follows, ASP_RECORD_BYTES after the record's start, and
                               the record ends at the next multiple of ASP_RECORD_ALIGN */
 

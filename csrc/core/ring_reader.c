@@ -42,6 +42,14 @@ static asp_status settle(asp_ring_reader *reader, uint64_t sequence) {
     return ASP_LAGGED;
 }
 
+/* For people who look at the segment; the reader stores it only when it changes. */
+static void say_parked(asp_ring_reader *reader, bool parked) {
+    if (reader->parked != parked) {
+        reader->parked = parked;
+        asp_store_relaxed_u32(&reader->ring.readers[reader->slot].parked, parked);
+    }
+}
+
 /* Load head. ASP_READY when there is something before it, else what asp_ring_copy says. */
 static asp_status see_head(asp_ring_reader *reader) {
     const asp_ring *ring = &reader->ring;
@@ -63,6 +71,7 @@ static asp_status see_head(asp_ring_reader *reader) {
         return ASP_E_LAYOUT;
     }
     reader->seen_head = head;
+    say_parked(reader, false);
     return ASP_READY;
 }
 
@@ -88,8 +97,8 @@ static asp_status go_to_tail(asp_ring_reader *reader) {
 }
 
 /* The next message's record, checked, in private memory; in drop_oldest mode it was whole a moment
- * ago. Statuses of asp_ring_copy. */
-static asp_status find(asp_ring_reader *reader, asp_record *record) {
+ * ago. Of a large message *length is that of its file. Statuses of asp_ring_copy. */
+static asp_status find(asp_ring_reader *reader, asp_record *record, uint64_t *length) {
     const asp_ring *ring = &reader->ring;
     if (reader->acquired) {
         return ASP_BUSY;
@@ -103,6 +112,10 @@ static asp_status find(asp_ring_reader *reader, asp_record *record) {
             }
         }
         load_record(ring, reader->cursor, record);
+        /* No record is so near to the end of the area that these eight bytes would not lie in it. */
+        *length = record->kind == ASP_RECORD_LARGE
+                      ? asp_load_relaxed_u64(payload_of(record_at(ring, reader->cursor)))
+                      : record->length;
         if (ring->overflow == ASP_OVERFLOW_DROP_OLDEST && lapped(reader)) {
             status = go_to_tail(reader);
             if (status != ASP_READY) {
@@ -115,7 +128,7 @@ static asp_status find(asp_ring_reader *reader, asp_record *record) {
             return ASP_E_LAYOUT;
         }
         status = settle(reader, record->sequence);
-        if (status != ASP_READY || record->kind == ASP_RECORD_DATA) {
+        if (status != ASP_READY || record->kind != ASP_RECORD_PAD) {
             return status;
         }
         advance(reader, size, 0);
@@ -141,7 +154,15 @@ static unsigned reader_prepare(asp_watch *watch, asp_futex_word *words, unsigned
     }
     uint32_t *word = &((asp_ring_reader *)watch)->ring.control->readable.word;
     words[0] = (asp_futex_word){word, asp_park_prepare(word)};
+    say_parked((asp_ring_reader *)watch, true);
     return 1;
+}
+
+/* Of the record at cursor, a pad's too. In drop_oldest mode it may be torn: a statistic, checked by who uses it. */
+static uint64_t reader_published(asp_watch *watch) {
+    const asp_ring_reader *reader = (const asp_ring_reader *)watch;
+    /* pairs with the store in commit(); a closed ring has no record there, but bytes of the area */
+    return asp_load_relaxed_u64(&record_at(&reader->ring, reader->cursor)->published_ns);
 }
 
 /* A head and the number of messages before it. */
@@ -180,6 +201,8 @@ asp_status asp_ring_join(asp_ring_reader *reader, const asp_ring *ring, uint32_t
     uint64_t head = asp_load_relaxed_u64(&ring->control->writer.head) & ~ASP_POSITION_FLAGS;
     uint64_t sequence;
     asp_store_relaxed_u32(&line->pid, pid);
+    asp_store_relaxed_u32(&line->bell, ASP_BELL_NONE); /* ordered by the store of state */
+    asp_store_relaxed_u32(&line->parked, 0);
     asp_store_relaxed_u64(&line->cursor, head | ASP_CURSOR_JOINING);
     /* pairs with the load in ask_readers(): who sees ACTIVE sees this cursor or a later one */
     asp_store_release_u32(&line->state, ASP_READER_ACTIVE);
@@ -192,6 +215,8 @@ asp_status asp_ring_join(asp_ring_reader *reader, const asp_ring *ring, uint32_t
     *reader = (asp_ring_reader){
         .watch = {.look = reader_look,
                   .prepare = reader_prepare,
+                  .published = reader_published,
+                  .predict = &reader->predict,
                   .address = &ring->control->writer.head,
                   .span = sizeof ring->control->writer.head},
         .ring = *ring,
@@ -201,23 +226,43 @@ asp_status asp_ring_join(asp_ring_reader *reader, const asp_ring *ring, uint32_t
         .sequence = sequence,
         .joined = true,
     };
+    asp_predict_init(&reader->predict);
     asp_store_relaxed_u64(&line->sequence, sequence);
     asp_store_release_u64(&line->cursor, head); /* pairs with the load in ask_readers() */
     notify(&ring->control->writable.word);
     return ASP_READY;
 }
 
-asp_status asp_ring_acquire(asp_ring_reader *reader, const void **payload, uint32_t *length) {
+/* A message is the caller's. */
+static void came(asp_ring_reader *reader, uint64_t published_ns) {
+    reader->published_ns = published_ns;
+    asp_predict_arrival(&reader->predict, published_ns);
+}
+
+static asp_ring_message message_of(const asp_ring_reader *reader, const asp_record *record,
+                                   uint64_t length) {
+    return (asp_ring_message){
+        .length = length,
+        .sequence = record->sequence,
+        .position = reader->cursor,
+        .format = (asp_format)record->format,
+        .large = record->kind == ASP_RECORD_LARGE,
+    };
+}
+
+asp_status asp_ring_acquire(asp_ring_reader *reader, const void **payload,
+                            asp_ring_message *message) {
     asp_record record;
+    uint64_t length;
     if (reader->ring.overflow != ASP_OVERFLOW_BLOCK) {
         return ASP_E_INVALID;
     }
-    const asp_status status = find(reader, &record);
+    const asp_status status = find(reader, &record, &length);
     if (status == ASP_READY) {
         reader->acquired = record_bytes(record.length);
-        reader->published_ns = record.published_ns;
-        *payload = payload_of(record_at(&reader->ring, reader->cursor));
-        *length = record.length;
+        came(reader, record.published_ns);
+        *message = message_of(reader, &record, length);
+        *payload = message->large ? NULL : payload_of(record_at(&reader->ring, reader->cursor));
     }
     return status;
 }
@@ -229,23 +274,31 @@ void asp_ring_release(asp_ring_reader *reader) {
     }
 }
 
-asp_status asp_ring_peek(asp_ring_reader *reader, uint32_t *length) {
+asp_status asp_ring_peek(asp_ring_reader *reader, asp_ring_message *message) {
     asp_record record;
-    const asp_status status = find(reader, &record);
+    uint64_t length;
+    const asp_status status = find(reader, &record, &length);
     if (status == ASP_READY) {
-        *length = record.length;
+        *message = message_of(reader, &record, length);
+        reader->peeked_ns = record.published_ns;
     }
     return status;
 }
 
+void asp_ring_pass(asp_ring_reader *reader) {
+    came(reader, reader->peeked_ns);
+    advance(reader, record_bytes(LARGE_BYTES), 1);
+}
+
 asp_status asp_ring_copy(asp_ring_reader *reader, void *to, uint64_t room, uint32_t *length) {
     asp_record record;
-    asp_status status = find(reader, &record);
+    uint64_t bytes;
+    asp_status status = find(reader, &record, &bytes);
     if (status != ASP_READY) {
         return status;
     }
     *length = record.length;
-    if (record.length > room) {
+    if (record.kind == ASP_RECORD_LARGE || record.length > room) {
         return ASP_E_TOO_LARGE;
     }
     const void *payload = payload_of(record_at(&reader->ring, reader->cursor));
@@ -254,7 +307,7 @@ asp_status asp_ring_copy(asp_ring_reader *reader, void *to, uint64_t room, uint3
         if (lapped(reader)) {
             status = go_to_tail(reader);
             if (status == ASP_READY) {
-                status = find(reader, &record);
+                status = find(reader, &record, &bytes);
             }
             /* the message that was lost cannot come again */
             return status == ASP_READY ? ASP_E_LAYOUT : status;
@@ -262,15 +315,50 @@ asp_status asp_ring_copy(asp_ring_reader *reader, void *to, uint64_t room, uint3
     } else if (record.length) { /* `to` may be NULL otherwise */
         memcpy(to, payload, record.length);
     }
-    reader->published_ns = record.published_ns;
+    came(reader, record.published_ns);
     advance(reader, record_bytes(record.length), 1);
     return ASP_READY;
+}
+
+void asp_ring_bell_request(asp_ring_reader *reader) {
+    const asp_ring *ring = &reader->ring;
+    /* pairs with the load in attend_bells() */
+    asp_store_release_u32(&ring->readers[reader->slot].bell, ASP_BELL_REQUESTED);
+    asp_park_prepare_bell(&ring->control->readable.word);
+}
+
+asp_bell asp_ring_bell(const asp_ring_reader *reader) {
+    /* pairs with the exchanges in attend_bells() */
+    return (asp_bell)asp_load_acquire_u32(&reader->ring.readers[reader->slot].bell);
+}
+
+bool asp_ring_bell_park(asp_ring_reader *reader) {
+    const asp_ring *ring = &reader->ring;
+    uint32_t bell = ASP_BELL_READY;
+    /* pairs with the load in attend_bells(), which comes after its exchange of the word below */
+    if (!asp_compare_exchange_u32(&ring->readers[reader->slot].bell, &bell, ASP_BELL_PARKED)) {
+        return false;
+    }
+    asp_park_prepare_bell(&ring->control->readable.word);
+    if (reader_look(&reader->watch)) {
+        asp_ring_bell_unpark(reader);
+        return false;
+    }
+    return true;
+}
+
+bool asp_ring_bell_unpark(asp_ring_reader *reader) {
+    uint32_t bell = ASP_BELL_PARKED;
+    /* pairs with the exchange in attend_bells(): one of the two wins */
+    return asp_compare_exchange_u32(&reader->ring.readers[reader->slot].bell, &bell,
+                                    ASP_BELL_READY);
 }
 
 void asp_ring_leave(asp_ring_reader *reader) {
     if (reader->joined) {
         reader->joined = false;
         reader->acquired = 0;
+        asp_store_relaxed_u32(&reader->ring.readers[reader->slot].bell, ASP_BELL_NONE);
         asp_ring_evict(&reader->ring, reader->slot);
     }
 }

@@ -12,6 +12,8 @@
 #include "ring.h"
 #include "tally.h"
 
+#define LARGE_BYTES 8u /* payload of the record of a large message: its length */
+
 /* Bytes of a record with this payload. */
 static inline uint64_t record_bytes(uint64_t length) {
     return (ASP_RECORD_BYTES + length + ASP_RECORD_ALIGN - 1) & ~(uint64_t)(ASP_RECORD_ALIGN - 1);
@@ -29,12 +31,14 @@ static inline void *payload_of(asp_record *record) {
     return (uint8_t *)record + ASP_RECORD_BYTES;
 }
 
-static inline void notify(uint32_t *word) {
-    if (asp_park_notify(word)) {
+static inline uint32_t notify(uint32_t *word) {
+    const uint32_t woken = asp_park_notify(word);
+    if (woken) {
         ASP_COUNT(notifies, 1);
     } else {
         ASP_COUNT(elided, 1);
     }
+    return woken;
 }
 
 /* Each field is loaded once; in drop_oldest mode the writer may be overwriting them. */
@@ -44,19 +48,22 @@ static inline void load_record(const asp_ring *ring, uint64_t position, asp_reco
     record->sequence = asp_load_relaxed_u64(&shared->sequence);
     record->published_ns = asp_load_relaxed_u64(&shared->published_ns);
     record->length = asp_load_relaxed_u32(&shared->length);
-    record->kind = asp_load_relaxed_u32(&shared->kind);
+    record->kind = asp_load_relaxed_u16(&shared->kind);
+    record->format = asp_load_relaxed_u16(&shared->format);
 }
 
 /* Ordered by the store of head that follows; relaxed stores because a lossy reader that is about
  * to find itself lapped may be loading them. */
 static inline void store_record(const asp_ring *ring, uint64_t position, uint64_t sequence,
-                         uint64_t published_ns, uint32_t length, asp_record_kind kind) {
+                         uint64_t published_ns, uint32_t length, asp_record_kind kind,
+                         asp_format format) {
     asp_record *shared = record_at(ring, position);
     asp_store_relaxed_u64(&shared->position, position);
     asp_store_relaxed_u64(&shared->sequence, sequence);
     asp_store_relaxed_u64(&shared->published_ns, published_ns);
     asp_store_relaxed_u32(&shared->length, length);
-    asp_store_relaxed_u32(&shared->kind, (uint32_t)kind);
+    asp_store_relaxed_u16(&shared->kind, (uint16_t)kind);
+    asp_store_relaxed_u16(&shared->format, (uint16_t)format);
 }
 
 /* Bytes of the record that was loaded from `position`, 0 when it is not one that a healthy writer
@@ -65,11 +72,12 @@ static inline uint64_t record_size(const asp_ring *ring, uint64_t position, uint
                             const asp_record *record) {
     const uint64_t offset = offset_of(ring, position);
     uint64_t size;
-    if (record->position != position) {
+    if (record->position != position || record->format > ASP_FORMAT_LAST) {
         return 0;
     }
-    if (record->kind == ASP_RECORD_DATA) {
-        if (record->length > ring->max_message) {
+    if (record->kind == ASP_RECORD_DATA || record->kind == ASP_RECORD_LARGE) {
+        if (record->length > ring->max_message ||
+            (record->kind == ASP_RECORD_LARGE && record->length != LARGE_BYTES)) {
             return 0;
         }
         size = record_bytes(record->length);
@@ -78,7 +86,7 @@ static inline uint64_t record_size(const asp_ring *ring, uint64_t position, uint
         }
     } else if (record->kind == ASP_RECORD_PAD) {
         size = ring->capacity - offset;
-        if (record->length != 0 || size > ring->capacity / 2) {
+        if (record->length != 0 || record->format != 0 || size > ring->capacity / 2) {
             return 0;
         }
     } else {

@@ -47,15 +47,12 @@ static asp_status ask_readers(asp_ring_writer *writer, uint64_t *limit) {
     return ASP_READY;
 }
 
-/* Move tail so far that `bytes` more fit. The records that go are the writer's own, but a peer
- * could have changed them since; their sizes are checked like a stranger's. */
-static asp_status drop_oldest(asp_ring_writer *writer, uint64_t bytes) {
+/* Move tail to the first record that does not begin before `position`. The records that go are the
+ * writer's own, but a peer could have changed them since; their sizes are checked like a stranger's. */
+static asp_status drop_before(asp_ring_writer *writer, uint64_t position) {
     const asp_ring *ring = &writer->ring;
-    const uint64_t stride = ring->capacity / STRIDE_DIVISOR;
-    const uint64_t fits = ring->capacity - bytes;
-    const uint64_t keep = fits > stride ? fits - stride : 0;
     uint64_t tail = writer->limit - ring->capacity;
-    while (writer->head - tail > keep) {
+    while (tail < position) {
         asp_record record;
         load_record(ring, tail, &record);
         const uint64_t size = record_size(ring, tail, writer->head, &record);
@@ -72,6 +69,14 @@ static asp_status drop_oldest(asp_ring_writer *writer, uint64_t bytes) {
     asp_fence_release();
     writer->limit = tail + ring->capacity;
     return ASP_READY;
+}
+
+/* Move tail so far that `bytes` more fit. */
+static asp_status drop_oldest(asp_ring_writer *writer, uint64_t bytes) {
+    const uint64_t stride = writer->ring.capacity / STRIDE_DIVISOR;
+    const uint64_t fits = writer->ring.capacity - bytes;
+    const uint64_t keep = fits > stride ? fits - stride : 0;
+    return drop_before(writer, writer->head - keep);
 }
 
 /* The watch: is there room now for what did not fit? Changes nothing; the claim asks again. */
@@ -161,19 +166,27 @@ asp_status asp_ring_claim(asp_ring_writer *writer, uint64_t nbytes, void **paylo
     return ASP_READY;
 }
 
-asp_status asp_ring_publish(asp_ring_writer *writer, uint64_t nbytes) {
+void asp_ring_want_past(asp_ring_writer *writer, uint64_t position) {
+    /* room for so much there is when the slowest cursor is at `position` */
+    writer->wanted = position + writer->ring.capacity - writer->head;
+}
+
+/* Make the claimed record visible; the caller wakes who sleeps. */
+static asp_status commit(asp_ring_writer *writer, uint64_t nbytes, asp_record_kind kind,
+                         asp_format format) {
     const asp_ring *ring = &writer->ring;
     const uint64_t size = record_bytes(nbytes);
-    if (!writer->claimed || nbytes > ring->max_message || size > writer->claimed) {
+    if (!writer->claimed || nbytes > ring->max_message || size > writer->claimed ||
+        format > ASP_FORMAT_LAST) {
         return ASP_E_INVALID;
     }
     const uint64_t now_ns = asp_now_ns();
     uint64_t head = writer->head;
     if (writer->pad) {
-        store_record(ring, head, writer->sequence, now_ns, 0, ASP_RECORD_PAD);
+        store_record(ring, head, writer->sequence, now_ns, 0, ASP_RECORD_PAD, ASP_FORMAT_BYTES);
         head += writer->pad;
     }
-    store_record(ring, head, writer->sequence, now_ns, (uint32_t)nbytes, ASP_RECORD_DATA);
+    store_record(ring, head, writer->sequence, now_ns, (uint32_t)nbytes, kind, format);
     writer->head = head + size;
     writer->sequence++;
     writer->pad = 0;
@@ -182,8 +195,49 @@ asp_status asp_ring_publish(asp_ring_writer *writer, uint64_t nbytes) {
     asp_store_release_u64(&ring->control->writer.sequence, writer->sequence);
     /* pairs with the loads in see_head() and settled_head(): who sees this head sees the record */
     asp_store_release_u64(&ring->control->writer.head, head_word(writer->head, writer->sequence));
-    notify(&ring->control->readable.word);
     return ASP_READY;
+}
+
+asp_status asp_ring_publish(asp_ring_writer *writer, uint64_t nbytes, asp_format format) {
+    const asp_status status = commit(writer, nbytes, ASP_RECORD_DATA, format);
+    if (status == ASP_READY) {
+        asp_ring_wake_readers(writer);
+    }
+    return status;
+}
+
+/* Open the bells that were asked for, ring those that are parked on. */
+static void attend_bells(asp_ring_writer *writer) {
+    for (uint32_t slot = 0; slot < writer->ring.max_readers; slot++) {
+        asp_ring_reader_line *line = &writer->ring.readers[slot];
+        if (asp_load_acquire_u32(&line->state) != ASP_READER_ACTIVE) { /* pairs with join */
+            continue;
+        }
+        /* pairs with the stores in asp_ring_bell_request and asp_ring_bell_park */
+        uint32_t bell = asp_load_acquire_u32(&line->bell);
+        if (bell == ASP_BELL_REQUESTED) {
+            const bool open = asp_bells_open(writer->bells, slot);
+            const bool told =
+                asp_compare_exchange_u32(&line->bell, &bell, open ? ASP_BELL_READY : ASP_BELL_REFUSED);
+            /* Since the load the reader may have died, and the next one in the slot asked for another FIFO of the
+             * same name: that is there by now. If it is gone again, so is who would have been rung. */
+            if (told && open && !asp_bells_current(writer->bells, slot)) {
+                asp_bells_open(writer->bells, slot);
+            }
+        } else if (bell == ASP_BELL_PARKED) {
+            /* A writer that took over holds no bells yet. */
+            const bool open = asp_bells_held(writer->bells, slot) || asp_bells_open(writer->bells, slot);
+            if (asp_compare_exchange_u32(&line->bell, &bell, open ? ASP_BELL_READY : ASP_BELL_REFUSED) && open) {
+                asp_bells_ring(writer->bells, slot);
+            }
+        }
+    }
+}
+
+void asp_ring_wake_readers(asp_ring_writer *writer) {
+    if (notify(&writer->ring.control->readable.word) & ASP_PARK_BELL) {
+        attend_bells(writer);
+    }
 }
 
 void asp_ring_abandon(asp_ring_writer *writer) {
@@ -191,7 +245,8 @@ void asp_ring_abandon(asp_ring_writer *writer) {
     writer->claimed = 0;
 }
 
-asp_status asp_ring_send(asp_ring_writer *writer, const void *data, uint64_t nbytes) {
+asp_status asp_ring_append(asp_ring_writer *writer, const void *data, uint64_t nbytes,
+                           asp_format format) {
     void *payload;
     const asp_status status = asp_ring_claim(writer, nbytes, &payload);
     if (status != ASP_READY) {
@@ -202,7 +257,41 @@ asp_status asp_ring_send(asp_ring_writer *writer, const void *data, uint64_t nby
     } else if (nbytes) { /* data may be NULL then */
         memcpy(payload, data, (size_t)nbytes);
     }
-    return asp_ring_publish(writer, nbytes);
+    return commit(writer, nbytes, ASP_RECORD_DATA, format);
+}
+
+asp_status asp_ring_send(asp_ring_writer *writer, const void *data, uint64_t nbytes,
+                         asp_format format) {
+    const asp_status status = asp_ring_append(writer, data, nbytes, format);
+    if (status == ASP_READY) {
+        asp_ring_wake_readers(writer);
+    }
+    return status;
+}
+
+asp_status asp_ring_claim_large(asp_ring_writer *writer) {
+    void *payload;
+    return asp_ring_claim(writer, LARGE_BYTES, &payload);
+}
+
+asp_status asp_ring_publish_large(asp_ring_writer *writer, uint64_t length, asp_format format) {
+    if (writer->claimed != record_bytes(LARGE_BYTES)) {
+        return ASP_E_INVALID;
+    }
+    uint64_t *payload = payload_of(record_at(&writer->ring, writer->head + writer->pad));
+    asp_store_relaxed_u64(payload, length); /* ordered by the store of head, as the record is */
+    const asp_status status = commit(writer, LARGE_BYTES, ASP_RECORD_LARGE, format);
+    if (status == ASP_READY) {
+        asp_ring_wake_readers(writer);
+    }
+    return status;
+}
+
+asp_status asp_ring_drop_before(asp_ring_writer *writer, uint64_t position) {
+    if (writer->ring.overflow != ASP_OVERFLOW_DROP_OLDEST || position > writer->head) {
+        return ASP_E_INVALID;
+    }
+    return drop_before(writer, position);
 }
 
 void asp_ring_writer_close(asp_ring_writer *writer) {
@@ -213,6 +302,6 @@ void asp_ring_writer_close(asp_ring_writer *writer) {
         /* pairs with the load in see_head() */
         asp_store_release_u64(&control->writer.head,
                               head_word(writer->head, writer->sequence) | ASP_HEAD_CLOSED);
-        notify(&control->readable.word);
+        asp_ring_wake_readers(writer);
     }
 }

@@ -54,6 +54,23 @@ asp_pace asp_pace_start(uint64_t now_ns, uint64_t spin_ns, uint64_t max_sleep_ns
     };
 }
 
+asp_pace asp_pace_predicted(asp_predict *predict, const asp_price *price, uint64_t max_sleep_ns,
+                            bool hardware) {
+    asp_pace pace = asp_pace_start(0, 0, max_sleep_ns, hardware);
+    pace.predict = predict;
+    pace.price = *price;
+    return pace;
+}
+
+bool asp_pace_spins(asp_pace *pace, uint64_t now_ns) {
+    if (pace->predict && now_ns >= pace->spin_until_ns) {
+        const asp_plan plan = asp_predict_plan(pace->predict, now_ns, &pace->price);
+        pace->spin_from_ns = plan.spin_from_ns;
+        pace->spin_until_ns = plan.spin_until_ns;
+    }
+    return pace->spin_from_ns <= now_ns && now_ns < pace->spin_until_ns;
+}
+
 uint64_t asp_pace_sleep(asp_pace *pace) {
     if (pace->sleep_ns > pace->max_sleep_ns) pace->sleep_ns = pace->max_sleep_ns;
     uint64_t sleep_ns = pace->sleep_ns;
@@ -62,7 +79,8 @@ uint64_t asp_pace_sleep(asp_pace *pace) {
 }
 
 static asp_status satisfied(const asp_pace *pace) {
-    if (pace->parked) ASP_COUNT(parked, 1);
+    /* Of those that did both, the way that ended it counts. */
+    if (pace->parked && !pace->spinning) ASP_COUNT(parked, 1);
     else ASP_COUNT(spun, 1);
     return ASP_READY;
 }
@@ -71,14 +89,19 @@ static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
     uint64_t now = asp_now_ns(), recheck = asp_after(now, ASP_RECHECK_NS);
-    if (now < pace->spin_until_ns) {
-        uint64_t until = earlier(pace->spin_until_ns, earlier(deadline_ns, recheck));
-        if (asp_spin(watch, until, pace->hardware)) return satisfied(pace);
-        if (until == recheck) return ASP_INTERRUPTED;
-    }
     asp_futex_word words[ASP_WATCH_WORDS];
     for (;;) {
-        now = asp_now_ns();
+        while (asp_pace_spins(pace, now) && now < deadline_ns) {
+            uint64_t until = earlier(pace->spin_until_ns, earlier(deadline_ns, recheck));
+            pace->spinning = true;
+            bool ready = asp_spin(watch, until, pace->hardware);
+            uint64_t begun = now;
+            now = asp_now_ns();
+            pace->spun_ns += now - begun;
+            if (ready) return satisfied(pace);
+            if (until == recheck) return ASP_INTERRUPTED;
+        }
+        pace->spinning = false;
         unsigned count = watch->prepare ? watch->prepare(watch, words, ASP_WATCH_WORDS) : 0;
         if (watch->look(watch)) return satisfied(pace);
         if (now >= deadline_ns) {
@@ -87,13 +110,19 @@ asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
         }
         if (now >= recheck) return ASP_INTERRUPTED;
         uint64_t until = earlier(deadline_ns, recheck);
+        bool until_spin = pace->spin_from_ns > now && pace->spin_from_ns < until;
+        if (until_spin) until = pace->spin_from_ns;
+        uint64_t slack_ns = until_spin ? asp_timer_slack(1) : 0;
         asp_status slept =
             count ? asp_futex_wait(words, count, until)
                   : asp_sleep_until(earlier(until, asp_after(now, asp_pace_sleep(pace))));
+        if (slack_ns) asp_timer_slack(slack_ns);
         ASP_COUNT(parks, 1);
         pace->parked = true;
         if (watch->look(watch)) return satisfied(pace);
         if (slept == ASP_READY) ASP_COUNT(spurious, 1);
         if (slept == ASP_INTERRUPTED) return slept;
+        now = asp_now_ns();
+        if (until_spin && now >= until) asp_predict_overslept(pace->predict, until, now);
     }
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "monitor.h"
+#include "predict.h"
 #include "status.h"
 #include "watch.h"
 
@@ -25,14 +26,27 @@
 
 /* How one wait goes on. Start it with asp_pace_start. */
 typedef struct asp_pace {
-    uint64_t spin_until_ns; /* park from then on */
+    uint64_t spin_from_ns;  /* park until then */
+    uint64_t spin_until_ns; /* spin until then, and park again */
+    asp_predict *predict;   /* says what comes after that; NULL: nothing, it stays parked */
+    asp_price price;        /* for the predictor */
+    uint64_t spun_ns;       /* spent spinning so far */
     uint64_t sleep_ns;      /* next sleep of a cold wait that nobody notifies; doubles */
     uint64_t max_sleep_ns;  /* up to this, > 0 */
     bool hardware;          /* may use the hardware monitor */
     bool parked;            /* has been through at least one park */
+    bool spinning;          /* the last look was one of a spin */
 } asp_pace;
 
+/* Spin for spin_ns, then park. */
 asp_pace asp_pace_start(uint64_t now_ns, uint64_t spin_ns, uint64_t max_sleep_ns, bool hardware);
+/* Spin when the predictor says so, which nobody else may use until the wait is over. It is asked when the wait
+ * begins. */
+asp_pace asp_pace_predicted(asp_predict *predict, const asp_price *price, uint64_t max_sleep_ns,
+                            bool hardware);
+
+/* Has the time to spin come? Plans what comes next when it has passed. */
+bool asp_pace_spins(asp_pace *pace, uint64_t now_ns);
 
 /* How long to sleep now, and remember that it was slept. */
 uint64_t asp_pace_sleep(asp_pace *pace);

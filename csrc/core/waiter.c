@@ -94,6 +94,10 @@ static void cool(asp_waiter *waiter, asp_ticket *ticket) {
     swap(waiter, ticket->place, --waiter->hot);
 }
 
+static void heat(asp_waiter *waiter, asp_ticket *ticket) {
+    swap(waiter, ticket->place, waiter->hot++);
+}
+
 static void take_out(asp_waiter *waiter, asp_ticket *ticket) {
     if (ticket->place < waiter->hot) swap(waiter, ticket->place, --waiter->hot);
     swap(waiter, ticket->place, --waiter->count);
@@ -102,9 +106,10 @@ static void take_out(asp_waiter *waiter, asp_ticket *ticket) {
 }
 
 static void complete(asp_waiter *waiter, asp_ticket *ticket, asp_status status) {
+    ticket->pace.spinning = ticket->place < waiter->hot;
     take_out(waiter, ticket);
     if (status == ASP_TIMED_OUT) ASP_COUNT(timed_out, 1);
-    else if (ticket->pace.parked) ASP_COUNT(parked, 1);
+    else if (ticket->pace.parked && !ticket->pace.spinning) ASP_COUNT(parked, 1);
     else ASP_COUNT(spun, 1);
     ticket->state = ASP_TICKET_DONE;
     ticket->status = status;
@@ -132,7 +137,8 @@ static void *take_live(asp_waiter *waiter, asp_ticket *ticket) {
 }
 
 /* Look at tickets [from, to); complete those that are ready or late. Backwards, because completing
- * one moves another, already looked at, into its place. Returns when the next of them is due. */
+ * one moves another, already looked at, into its place. Returns when the next of them is due: one that turns hot
+ * may keep another from being looked at in this pass, but then the thread does not sleep after it. */
 static uint64_t look_at(asp_waiter *waiter, size_t from, size_t to, uint64_t now) {
     uint64_t due = ASP_FOREVER;
     for (size_t i = to; i-- > from;) {
@@ -142,8 +148,18 @@ static uint64_t look_at(asp_waiter *waiter, size_t from, size_t to, uint64_t now
         } else if (now >= ticket->deadline_ns) {
             complete(waiter, ticket, ASP_TIMED_OUT);
         } else {
-            if (i < waiter->hot && now >= ticket->pace.spin_until_ns) cool(waiter, ticket);
+            const uint64_t due_spin = ticket->pace.spin_from_ns;
+            const bool spins = asp_pace_spins(&ticket->pace, now), hot = i < waiter->hot;
+            if (hot && !spins) {
+                cool(waiter, ticket);
+            } else if (spins && !hot) {
+                if (due_spin && due_spin == ticket->pace.spin_from_ns)
+                    asp_predict_overslept(ticket->pace.predict, due_spin, now);
+                heat(waiter, ticket);
+            }
             if (ticket->deadline_ns < due) due = ticket->deadline_ns;
+            if (!spins && ticket->pace.spin_from_ns > now && ticket->pace.spin_from_ns < due)
+                due = ticket->pace.spin_from_ns;
         }
     }
     return due;
@@ -205,7 +221,10 @@ static void spin(asp_waiter *waiter, uint64_t now) {
     } else {
         asp_current()->monitor->pause(0);
     }
-    ASP_COUNT(spin_ns, asp_now_ns() - now);
+    const uint64_t took = asp_now_ns() - now;
+    ASP_COUNT(spin_ns, took);
+    /* each that is hot would have had the thread spin */
+    for (size_t i = 0; i < waiter->hot; i++) waiter->table[i]->pace.spun_ns += took;
 }
 
 asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {
@@ -216,6 +235,7 @@ asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {
         return ASP_BUSY;
     }
     waiter->running = true;
+    asp_timer_slack(1); /* predicted sleeps end when they are due; the thread is the waiter's own */
     uint64_t idle_until = 0 /* has tickets, or has not looked yet */, cold_look = 0;
     bool woken = false;
     while (!waiter->done && !waiter->stopped) {
@@ -280,7 +300,7 @@ asp_status asp_waiter_submit(asp_waiter *waiter, asp_ticket *ticket, asp_watch *
         ticket->state = ASP_TICKET_LIVE;
         ASP_COUNT(live_tickets, 1);
         put(waiter, waiter->count++, ticket);
-        if (pace->spin_until_ns) swap(waiter, ticket->place, waiter->hot++);
+        if (asp_pace_spins(&ticket->pace, asp_now_ns())) heat(waiter, ticket);
     }
     leave(waiter);
     asp_park_notify(&waiter->control);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "futex.h"
+#include "predict.h"
 
 typedef struct asp_watch asp_watch;
 
@@ -23,6 +24,11 @@ struct asp_watch {
     /* The words that decide, for a hardware monitor; span 0 when they do not lie together. */
     const void *address;
     uint32_t span; /* bytes */
+    /* When what made it ready was published, CLOCK_MONOTONIC ns; 0: nobody wrote that down. Asked after a look that
+     * was true. NULL is the same as a function that returns 0. */
+    uint64_t (*published)(asp_watch *watch);
+    /* What was learned of when it turns ready; NULL: nothing. */
+    asp_predict *predict;
 };
 
 #endif

@@ -7,6 +7,7 @@
 #include "futex.h"
 #include "monitor.h"
 #include "tally.h"
+#include "timer.h"
 #include "wait.h"
 
 asp_module *asp_module_of(PyObject *self) { return PyType_GetModuleState(Py_TYPE(self)); }
@@ -124,9 +125,28 @@ static PyObject *py_count(PyObject *module, PyObject *const *args, Py_ssize_t co
     if (strcmp(name, "waits") == 0) ASP_COUNT(waits, (uint64_t)n);
     else if (strcmp(name, "ready") == 0) ASP_COUNT(ready, (uint64_t)n);
     else if (strcmp(name, "parked") == 0) ASP_COUNT(parked, (uint64_t)n);
+    else if (strcmp(name, "parks") == 0) ASP_COUNT(parks, (uint64_t)n);
+    else if (strcmp(name, "spurious") == 0) ASP_COUNT(spurious, (uint64_t)n);
     else if (strcmp(name, "timed_out") == 0) ASP_COUNT(timed_out, (uint64_t)n);
     else if (strcmp(name, "cancelled") == 0) ASP_COUNT(cancelled, (uint64_t)n);
     else return PyErr_Format(PyExc_ValueError, "the package does not count %R", args[0]);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_timer_open(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    int fd = asp_timer_open();
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
+static PyObject *py_timer_arm(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    uint64_t at_ns;
+    if (!asp_arguments("timer_arm", count, 2) || !asp_u64(args[1], &at_ns)) return NULL;
+    int fd = PyObject_AsFileDescriptor(args[0]);
+    if (fd < 0) return NULL;
+    if (!asp_timer_arm(fd, at_ns)) return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }
 
@@ -136,6 +156,8 @@ static PyMethodDef functions[] = {
     ASP_METHOD("capabilities", py_capabilities, METH_NOARGS, "What was found at load."),
     ASP_METHOD("statistics", py_statistics, METH_NOARGS, "The counters of this process."),
     ASP_METHOD("count", py_count, METH_FASTCALL, "Add to a counter what only the package can know."),
+    ASP_METHOD("timer_open", py_timer_open, METH_NOARGS, "A descriptor that is readable from a time on."),
+    ASP_METHOD("timer_arm", py_timer_arm, METH_FASTCALL, "Readable from then on; 0: never."),
     ASP_METHOD("ring_bytes", asp_py_ring_bytes, METH_FASTCALL, "Bytes of a broadcast segment."),
     ASP_METHOD("ring_create", asp_py_ring_create, METH_FASTCALL, "Lay out an empty ring."),
     {NULL, NULL, 0, NULL},

@@ -13,8 +13,6 @@
  * blocks, so one turn is the rule; never giving up would hang a finaliser that came back into its own object. */
 #define TURNS 1000
 
-/* Begin an operation. `action` in the words of BusyResourceError; NULL for one that the suspended
- * caller's own cleanup makes too, or that only asks: it waits for its turn. */
 bool asp_py_end_enter(asp_py_end *self, const char *action) {
     asp_module *module = asp_module_of((PyObject *)self);
     int turns = action ? 0 : TURNS;
@@ -36,7 +34,16 @@ bool asp_py_end_enter(asp_py_end *self, const char *action) {
 
 void asp_py_end_leave(asp_py_end *self) { asp_store_release_u32(&self->busy, 0); /* pairs with enter */ }
 
-/* Pin, check and keep a view. The ring's checked geometry is the result. */
+void asp_py_end_step_out(asp_py_end *self) { asp_py_end_leave(self); }
+
+void asp_py_end_step_in(asp_py_end *self) {
+    while (asp_exchange_u32(&self->busy, 1)) { /* whoever is inside is soon out again: nothing there blocks */
+        Py_BEGIN_ALLOW_THREADS
+        sched_yield();
+        Py_END_ALLOW_THREADS
+    }
+}
+
 bool asp_py_end_open(asp_py_end *self, PyObject *buffer, asp_ring *ring, bool readonly) {
     asp_module *module = asp_module_of((PyObject *)self);
     char why[200] = "";
@@ -112,15 +119,14 @@ void asp_py_end_dealloc(asp_py_end *self) {
     asp_free_object((PyObject *)self);
 }
 
-PyObject *asp_py_end_release(asp_py_end *self, PyObject *unused) {
-    (void)unused;
-    if (!self->open) Py_RETURN_NONE;
-    if (!asp_py_end_enter(self, NULL)) return NULL;
+bool asp_py_end_close(asp_py_end *self) {
+    if (!self->open) return true;
+    if (!asp_py_end_enter(self, NULL)) return false;
     bool closed = close_end(self);
     asp_py_end_leave(self);
-    if (closed) Py_RETURN_NONE;
-    PyErr_SetString(PyExc_RuntimeError, "the wait on this end is submitted: cancel it before the release");
-    return NULL;
+    if (!closed)
+        PyErr_SetString(PyExc_RuntimeError, "the wait on this end is submitted: cancel it before the release");
+    return closed;
 }
 
 /* ---- making a segment ---- */
@@ -141,19 +147,19 @@ PyObject *asp_py_ring_bytes(PyObject *module, PyObject *const *args, Py_ssize_t 
 }
 
 PyObject *asp_py_ring_create(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    uint64_t capacity, max_readers, overflow, realtime_ns;
+    uint64_t capacity, max_readers, overflow, realtime_ns, id;
     uint32_t pid;
-    if (!asp_arguments("ring_create", count, 6) || !asp_u64(args[1], &capacity) ||
+    if (!asp_arguments("ring_create", count, 7) || !asp_u64(args[1], &capacity) ||
         !asp_u64(args[2], &max_readers) || !asp_u64(args[3], &overflow) || !asp_u32(args[4], &pid) ||
-        !asp_u64(args[5], &realtime_ns))
+        !asp_u64(args[5], &realtime_ns) || !asp_u64(args[6], &id))
         return NULL;
     Py_buffer pin;
     if (asp_pin(args[0], &pin, true) < 0) return NULL;
     asp_status status = ASP_E_INVALID;
     if (max_readers <= UINT32_MAX && overflow <= ASP_OVERFLOW_DROP_OLDEST)
         status = asp_ring_create(pin.buf, (uint64_t)pin.len, capacity, (uint32_t)max_readers,
-                                 (asp_overflow)overflow, pid, realtime_ns);
+                                 (asp_overflow)overflow, pid, realtime_ns, id);
     asp_unpin(&pin);
     if (status == ASP_READY) Py_RETURN_NONE;
-    return asp_raise(PyModule_GetState(module), status, "the buffer is too small or not aligned to 128 bytes, or overflow is not 0 or 1");
+    return asp_raise(PyModule_GetState(module), status, "the buffer is too small or not aligned to 128 bytes, or overflow is not 0 or 1, or the id is 0");
 }

@@ -20,6 +20,10 @@ typedef struct asp_py_end { /* what both ends have in common */
  * caller's own cleanup makes too, or that only asks: it waits for its turn. False with an exception set. */
 bool asp_py_end_enter(asp_py_end *self, const char *action);
 void asp_py_end_leave(asp_py_end *self);
+/* In the middle of an operation, around a call of Python code, which may take long: let others in, who must not
+ * find what this operation has begun. Afterwards the end may be released: see `open`. */
+void asp_py_end_step_out(asp_py_end *self);
+void asp_py_end_step_in(asp_py_end *self);
 
 /* Pin, check and keep a view. The ring's checked geometry is the result. */
 bool asp_py_end_open(asp_py_end *self, PyObject *buffer, asp_ring *ring, bool readonly);
@@ -30,7 +34,8 @@ PyObject *asp_py_end_wait(asp_py_end *self, asp_watch *watch);
 
 PyObject *asp_py_end_suspend(asp_py_end *self, const char *action);
 PyObject *asp_py_end_resume(asp_py_end *self, PyObject *unused);
-PyObject *asp_py_end_release(asp_py_end *self, PyObject *unused);
+/* Unpin, drop the views. False with an exception set: the wait on it is submitted. */
+bool asp_py_end_close(asp_py_end *self);
 int asp_py_end_traverse(asp_py_end *self, visitproc visit, void *arg);
 int asp_py_end_clear(asp_py_end *self);
 void asp_py_end_dealloc(asp_py_end *self);

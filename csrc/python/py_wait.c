@@ -6,6 +6,10 @@
 #include "tally.h"
 #include "wait.h"
 
+/* CPU of one park, the wake and the way back to the task, ns: benchmarks/peers.py, the eventfd peer at one message
+ * a millisecond, half of which is the program's own. */
+#define PARK_CPU_NS 7000u
+
 /* A Wait is used by one thread at a time; the second is told, not raced with. */
 bool asp_py_wait_enter(asp_py_wait *self) {
     if (asp_exchange_u32(&self->busy, 1)) {
@@ -104,15 +108,14 @@ static bool enter_to_look(asp_py_wait *self) {
     return false;
 }
 
-static void satisfied(asp_py_wait *self) { asp_grace_end(&self->grace, asp_now_ns()); }
-
 static PyObject *wait_look(asp_py_wait *self, PyObject *unused) {
     (void)unused;
     if (!enter_to_look(self)) return NULL;
     bool ready = self->watch->look(self->watch);
     ASP_COUNT(waits, 1);
     if (ready) ASP_COUNT(ready, 1);
-    else asp_grace_begin(&self->grace, asp_now_ns());
+    self->spun_ns = 0;
+    self->caught = false;
     asp_py_wait_leave(self);
     return PyBool_FromLong(ready);
 }
@@ -124,46 +127,139 @@ static PyObject *wait_spin(asp_py_wait *self, PyObject *const *args, Py_ssize_t 
     if (hardware < 0 || !enter_to_look(self)) return NULL;
     bool ready;
     Py_BEGIN_ALLOW_THREADS
-    ready = asp_spin(self->watch, asp_after(asp_now_ns(), budget_ns), hardware);
+    uint64_t begun = asp_now_ns();
+    ready = asp_spin(self->watch, asp_after(begun, budget_ns), hardware);
+    self->spun_ns += asp_now_ns() - begun;
     Py_END_ALLOW_THREADS
     if (ready) {
         ASP_COUNT(spun, 1);
-        satisfied(self);
+        self->caught = true;
     }
     asp_py_wait_leave(self);
     return PyBool_FromLong(ready);
 }
 
+/* What a pace that is over has spent, and how it ended. */
+static void note_pace(asp_py_wait *self, const asp_pace *pace) {
+    self->spun_ns += pace->spun_ns;
+    self->caught = pace->spinning;
+}
+
+/* What a waiter has spent on it, once nobody else writes it down any more. */
+static void note_ticket(asp_py_wait *self) {
+    if (self->ticket.pace.predict && !is_live(self)) {
+        note_pace(self, &self->ticket.pace);
+        self->ticket.pace.predict = NULL;
+    }
+}
+
+bool asp_py_wait_pace(asp_py_wait *self, PyObject *spin, uint64_t max_sleep_ns, bool hardware, asp_pace *pace) {
+    uint64_t spin_ns;
+    note_ticket(self);
+    if (spin != Py_None) {
+        if (!asp_u64(spin, &spin_ns)) return false;
+        *pace = asp_pace_start(asp_now_ns(), spin_ns, max_sleep_ns, hardware);
+    } else if (self->planned) {
+        *pace = asp_pace_predicted(self->watch->predict, &self->price, max_sleep_ns, hardware);
+    } else {
+        PyErr_SetString(PyExc_RuntimeError, "this wait has no plan: ask for one, or give it a time to spin");
+        return false;
+    }
+    return true;
+}
+
 static PyObject *wait_run(asp_py_wait *self, PyObject *const *args, Py_ssize_t count) {
-    uint64_t deadline_ns, spin_ns, max_sleep_ns;
-    if (!asp_arguments("run", count, 4) || !asp_u64(args[0], &deadline_ns) ||
-        !asp_u64(args[1], &spin_ns) || !asp_u64(args[2], &max_sleep_ns))
+    uint64_t deadline_ns, max_sleep_ns;
+    if (!asp_arguments("run", count, 4) || !asp_u64(args[0], &deadline_ns) || !asp_u64(args[2], &max_sleep_ns))
         return NULL;
     int hardware = PyObject_IsTrue(args[3]);
     if (hardware < 0 || !enter_to_look(self)) return NULL;
-    asp_pace pace = asp_pace_start(asp_now_ns(), spin_ns, max_sleep_ns, hardware);
+    asp_pace pace;
+    if (!asp_py_wait_pace(self, args[1], max_sleep_ns, hardware, &pace)) {
+        asp_py_wait_leave(self);
+        return NULL;
+    }
     asp_status status;
     do {
         Py_BEGIN_ALLOW_THREADS
         status = asp_wait(self->watch, &pace, deadline_ns);
         Py_END_ALLOW_THREADS
         if (status == ASP_INTERRUPTED && PyErr_CheckSignals() < 0) {
+            note_pace(self, &pace);
             asp_py_wait_leave(self);
             return NULL;
         }
     } while (status == ASP_INTERRUPTED);
-    if (status == ASP_READY) satisfied(self);
+    note_pace(self, &pace);
     asp_py_wait_leave(self);
     return PyBool_FromLong(status == ASP_READY);
 }
 
-static PyObject *wait_grace(asp_py_wait *self, PyObject *argument) {
+static PyObject *wait_plan(asp_py_wait *self, PyObject *const *args, Py_ssize_t count) {
+    uint32_t cpu_per_latency;
     uint64_t max_spin_ns;
-    if (!asp_u64(argument, &max_spin_ns) || !asp_py_wait_enter(self)) return NULL;
-    uint64_t budget_ns = asp_grace_budget(&self->grace, max_spin_ns);
-    if (budget_ns < max_spin_ns) ASP_COUNT(predicted, 1);
+    if (!asp_arguments("plan", count, 2) || !asp_u32(args[0], &cpu_per_latency) || !asp_u64(args[1], &max_spin_ns) ||
+        !enter_to_look(self))
+        return NULL;
+    if (!self->watch->predict) {
+        asp_py_wait_leave(self);
+        PyErr_SetString(PyExc_RuntimeError, "nothing is learned of what this waits for");
+        return NULL;
+    }
+    self->price = (asp_price){cpu_per_latency, PARK_CPU_NS, max_spin_ns};
+    self->planned = true;
+    asp_plan plan = asp_predict_plan(self->watch->predict, asp_now_ns(), &self->price);
     asp_py_wait_leave(self);
-    return PyLong_FromUnsignedLongLong(budget_ns);
+    return Py_BuildValue("(KK)", (unsigned long long)plan.spin_from_ns, (unsigned long long)plan.spin_until_ns);
+}
+
+static PyObject *wait_woken(asp_py_wait *self, PyObject *argument) {
+    uint64_t due_ns;
+    if (!asp_u64(argument, &due_ns) || !enter_to_look(self)) return NULL;
+    bool ready = self->watch->look(self->watch);
+    self->caught = false;
+    ASP_COUNT(parks, 1);
+    if (ready) ASP_COUNT(parked, 1);
+    else if (!due_ns) ASP_COUNT(spurious, 1);
+    else if (self->planned && due_ns != ASP_FOREVER) asp_predict_overslept(self->watch->predict, due_ns, asp_now_ns());
+    asp_py_wait_leave(self);
+    return PyBool_FromLong(ready);
+}
+
+static PyObject *wait_ended(asp_py_wait *self, PyObject *argument) {
+    int ready = PyObject_IsTrue(argument);
+    if (ready < 0 || !enter_to_look(self)) return NULL;
+    note_ticket(self);
+    if (self->planned) {
+        asp_watch *watch = self->watch;
+        /* It may be ready for another reason than a message, such as the end: then nothing was published. */
+        uint64_t seen_ns = asp_now_ns(), published_ns = ready ? watch->published(watch) : 0;
+        asp_predict_outcome(watch->predict,
+                            !published_ns  ? ASP_PREDICT_NOTHING
+                            : self->caught ? ASP_PREDICT_SPUN
+                                           : ASP_PREDICT_WOKEN,
+                            published_ns, seen_ns, self->spun_ns);
+        self->planned = false;
+        if (published_ns && self->caught) ASP_COUNT(predicted, 1);
+    }
+    asp_py_wait_leave(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *wait_prediction(asp_py_wait *self, void *unused) {
+    (void)unused;
+    if (!asp_py_wait_enter(self)) return NULL;
+    asp_predict_statistics found = {0};
+    if (self->watch->predict) found = self->watch->predict->statistics;
+    asp_py_wait_leave(self);
+    return Py_BuildValue("(KKKKK)", (unsigned long long)found.predicted, (unsigned long long)found.early,
+                         (unsigned long long)found.late, (unsigned long long)found.spun_caught_ns,
+                         (unsigned long long)found.spun_lost_ns);
+}
+
+static PyObject *wait_predicts(asp_py_wait *self, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(self->watch && self->watch->predict);
 }
 
 static PyObject *wait_value(asp_py_wait *self, void *unused) {
@@ -200,12 +296,16 @@ static PyMethodDef wait_methods[] = {
     ASP_METHOD("look", wait_look, METH_NOARGS, "The first look of a wait."),
     ASP_METHOD("spin", wait_spin, METH_FASTCALL, "Spin without the GIL for at most so many ns."),
     ASP_METHOD("run", wait_run, METH_FASTCALL, "Wait in this thread; False: the deadline passed."),
-    ASP_METHOD("grace", wait_grace, METH_O, "How long it pays to spin now, in ns."),
+    ASP_METHOD("plan", wait_plan, METH_FASTCALL, "When to spin: from, until."),
+    ASP_METHOD("woken", wait_woken, METH_O, "The look after a park on a bell."),
+    ASP_METHOD("ended", wait_ended, METH_O, "The wait is over; learns from it."),
     ASP_METHOD("release", wait_release, METH_NOARGS, "Unpin the buffer."),
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef wait_getset[] = {
+    {"predicts", (getter)wait_predicts, NULL, "Whether it learns when it turns ready.", NULL},
+    {"prediction", (getter)wait_prediction, NULL, "predicted, early, late, spun_caught_ns, spun_lost_ns.", NULL},
     {"value", (getter)wait_value, NULL, "What the last successful look observed.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -3,7 +3,6 @@
 #define ASP_PY_WAIT_H
 
 #include "changed.h"
-#include "grace.h"
 #include "module.h"
 #include "predicate.h"
 #include "waiter.h"
@@ -18,7 +17,10 @@ typedef struct asp_py_wait {
         asp_predicate predicate;
         asp_changed changed;
     } on;
-    asp_grace grace;
+    asp_price price;     /* of the plan of the wait under way */
+    uint64_t spun_ns;    /* it spent spinning so far */
+    bool planned;        /* a plan was asked for, and its outcome is not known */
+    bool caught;         /* the last look that was true was one of a spin */
     asp_ticket ticket;
     uint32_t busy; /* a thread is inside a method; pairs with itself */
 } asp_py_wait;
@@ -26,6 +28,9 @@ typedef struct asp_py_wait {
 /* A Wait is used by one thread at a time. False, with RuntimeError set, to the second and after its release. */
 bool asp_py_wait_enter(asp_py_wait *self);
 void asp_py_wait_leave(asp_py_wait *self);
+
+/* The pace of a wait that spins for so many ns, or, for None, as its plan says. */
+bool asp_py_wait_pace(asp_py_wait *self, PyObject *spin, uint64_t max_sleep_ns, bool hardware, asp_pace *pace);
 
 /* Unpin unless a waiter or a thread is using it; never sets an exception. */
 bool asp_py_wait_try_release(asp_py_wait *self);

@@ -53,17 +53,19 @@ static asp_py_wait *checked_wait(PyObject *self, PyObject *object) {
 }
 
 static PyObject *waiter_submit(asp_py_waiter *self, PyObject *const *args, Py_ssize_t count) {
-    uint64_t deadline_ns, spin_ns, max_sleep_ns;
+    uint64_t deadline_ns, max_sleep_ns;
     if (!asp_arguments("submit", count, 6)) return NULL;
     asp_py_wait *wait = checked_wait((PyObject *)self, args[0]);
     PyObject *token = args[1];
-    if (!wait || !asp_u64(args[2], &deadline_ns) || !asp_u64(args[3], &spin_ns) ||
-        !asp_u64(args[4], &max_sleep_ns))
-        return NULL;
+    if (!wait || !asp_u64(args[2], &deadline_ns) || !asp_u64(args[4], &max_sleep_ns)) return NULL;
     int hardware = PyObject_IsTrue(args[5]);
     if (hardware < 0) return NULL;
     if (!asp_py_wait_enter(wait)) return NULL;
-    asp_pace pace = asp_pace_start(asp_now_ns(), spin_ns, max_sleep_ns, hardware);
+    asp_pace pace;
+    if (!asp_py_wait_pace(wait, args[3], max_sleep_ns, hardware, &pace)) {
+        asp_py_wait_leave(wait);
+        return NULL;
+    }
     void *stale;
     asp_status status;
     /* The table holds the wait and the token until run, cancel or stop hands them back. */
@@ -121,7 +123,6 @@ static PyObject *take_all(asp_py_waiter *self) {
             return list;
         }
         asp_py_wait *wait = wait_of(ticket);
-        if (status == ASP_READY) asp_grace_end(&wait->grace, asp_now_ns());
         PyTuple_SetItem(pair, 0, (PyObject *)token);
         PyTuple_SetItem(pair, 1, PyLong_FromLong(status)); /* a small integer: it exists already */
         PyList_SetItem(list, last, pair);

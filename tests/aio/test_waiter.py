@@ -237,7 +237,7 @@ def test_the_default_waiter_starts_again(run: Any) -> None:
     async def main() -> None:
         for _ in range(3):
             with pytest.raises(TimeoutError):
-                await wait_for_flag(bytearray(8), eq(1), 1e-3, policy=PARK)
+                await wait_for_flag(bytearray(8), eq(1), 50e-3, policy=PARK)
             assert "aiospin-waiter" in _names()
             aiospin._waiter.close_default_waiter()
             assert "aiospin-waiter" not in _names()

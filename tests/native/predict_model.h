@@ -1,7 +1,9 @@
-/* predict_model.h - a reader, its machine and its writer in simulated time, for what judges predict.c.
+/* predict_model.h - a reader, its machine and its writer in simulated time, for what judges
+ * predict.c.
  *
- * Shared by tests/native/test_predict.c, which asserts, and benchmarks/predict_simulation.c, which
- * compares. Everything is drawn from one generator with a fixed seed: the same figures on every machine. */
+ * Shared by tests/native/test_predict.c, which asserts, and benchmarks/predict_simulation.c,
+ * which compares. Everything is drawn from one generator with a fixed seed: the same figures on
+ * every machine. */
 #ifndef ASP_PREDICT_MODEL_H
 #define ASP_PREDICT_MODEL_H
 
@@ -31,7 +33,8 @@ static inline double uniform(chance *c) { /* [0, 1), splitmix64 */
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
-/* After von Neumann, who needed nothing but comparisons: the native tests are linked without libm. */
+/* After von Neumann, who needed nothing but comparisons: the native tests are linked without
+ * libm. */
 static inline double exponential(chance *c, double mean) {
     for (double whole = 0;; whole++) {
         double first = uniform(c), least = first;
@@ -58,8 +61,8 @@ static inline double larger(double a, double b) { return a > b ? a : b; }
 /* ---- the machine: what each way of waiting costs ---- */
 
 typedef struct machine {
-    double park, park_tail;           /* ns from publish to seen, woken from a park: least, mean above it */
-    double spin, spin_tail;           /* the same in a spin */
+    double park, park_tail; /* ns from publish to seen, woken from a park: least, mean above it */
+    double spin, spin_tail; /* the same in a spin */
     double oversleep, oversleep_tail; /* how late a timed sleep ends */
     double park_cpu;                  /* CPU ns of a park and its wake */
     double handling;                  /* ns that the reader works on a message */
@@ -77,9 +80,9 @@ static const machine one_core = {14 * US, 4 * US, 22 * US, 4 * US, 6 * US, 14 * 
 typedef struct arrivals {
     const char *name;
     enum { STEADY, SPREAD, GAUSS, CLOCKED, POISSON, BURSTS, CALLS, DECODE } kind;
-    double mean;   /* ns: period, or mean gap; in bursts from the begin of one to that of the next */
-    double jitter; /* share of the mean: half width (SPREAD, CLOCKED), standard deviation (GAUSS); in
-                      bursts the gap inside one as a share of the mean */
+    double mean; /* ns: period, or mean gap; in bursts from the begin of one to that of the next */
+    double jitter; /* share of the mean: half width (SPREAD, CLOCKED), standard deviation (GAUSS);
+                      in bursts the gap inside one as a share of the mean */
     unsigned burst;
     double within; /* jitter of the gaps inside a burst */
 } arrivals;
@@ -119,7 +122,8 @@ static inline double next_gap(const arrivals *a, chance *c, unsigned n, double *
         gap = n % a->burst ? a->mean * a->jitter : exponential(c, a->mean);
         gap *= 1 + a->within * (2 * uniform(c) - 1);
         break;
-    case DECODE: /* a step of decoding grows with the context, and now and then a prompt comes between */
+    case DECODE: /* a step of decoding grows with the context, and now and then a prompt comes
+                    between */
         gap = a->mean * (1 + 0.3 * (n % 400) / 400.0 + a->jitter * normal(c));
         if (uniform(c) < 0.02) gap *= 3 + 4 * uniform(c);
         break;
@@ -132,9 +136,9 @@ static inline double next_gap(const arrivals *a, chance *c, unsigned n, double *
 typedef struct strategy {
     const char *name;
     enum { FIXED, AVERAGE, PREDICT } kind;
-    double spin;                   /* FIXED: how long after the begin of a wait, in ns */
+    double spin;                     /* FIXED: how long after the begin of a wait, in ns */
     double block, shortest, longest; /* AVERAGE: clamp(block^2 / mean gap, shortest, longest) */
-    asp_price price;               /* PREDICT */
+    asp_price price;                 /* PREDICT */
 } strategy;
 
 typedef struct outcome {
@@ -173,13 +177,17 @@ static inline double wait_predicted(reader *r, double published) {
         asp_plan plan = asp_predict_plan(&r->predict, (uint64_t)now, &r->strategy.price);
         if (plan.spin_from_ns > (uint64_t)now) {
             double woken = published + m->park + exponential(&r->chance, m->park_tail);
-            double timer = plan.spin_from_ns == ASP_FOREVER ? FOREVER
-                           : (double)plan.spin_from_ns + m->oversleep + exponential(&r->chance, m->oversleep_tail);
+            double timer = plan.spin_from_ns == ASP_FOREVER
+                               ? FOREVER
+                               : (double)plan.spin_from_ns + m->oversleep +
+                                     exponential(&r->chance, m->oversleep_tail);
             r->parks++;
             if (published < timer) {
-                /* A message that comes while the timer is on its way does not wait for a wake of its own. */
+                /* A message that comes while the timer is on its way does not wait for a wake of
+                 * its own. */
                 double seen = smaller(woken, larger(timer, published + m->spin));
-                asp_predict_outcome(&r->predict, ASP_PREDICT_WOKEN, at, (uint64_t)seen, (uint64_t)spun);
+                asp_predict_outcome(&r->predict, ASP_PREDICT_WOKEN, at, (uint64_t)seen,
+                                    (uint64_t)spun);
                 r->spun += spun;
                 r->lost += spun > 0;
                 return seen;
@@ -220,12 +228,14 @@ static inline double wait_fixed(reader *r, double published) {
     return published + m->park + exponential(&r->chance, m->park_tail);
 }
 
-/* Message at `published`: returns its latency, negative when it was there before the reader looked. */
+/* Message at `published`: returns its latency, negative when it was there before the reader
+ * looked. */
 static inline double receive(reader *r, double published) {
     double latency = -1, seen = r->ready;
     r->caught = false;
     if (published > r->ready) {
-        seen = r->strategy.kind == PREDICT ? wait_predicted(r, published) : wait_fixed(r, published);
+        seen =
+            r->strategy.kind == PREDICT ? wait_predicted(r, published) : wait_fixed(r, published);
         latency = seen - published;
     }
     asp_predict_arrival(&r->predict, (uint64_t)published);
@@ -249,8 +259,8 @@ static inline int by_size(const void *a, const void *b) {
 }
 
 /* `count` messages after `warm_up` others. */
-static inline outcome simulate(const machine *m, const arrivals *a, const strategy *s, unsigned warm_up,
-                               unsigned count, uint64_t seed) {
+static inline outcome simulate(const machine *m, const arrivals *a, const strategy *s,
+                               unsigned warm_up, unsigned count, uint64_t seed) {
     reader r;
     reader_init(&r, m, s, seed);
     chance writer = {seed ^ 0x5bd1e995u};
@@ -283,6 +293,18 @@ static inline outcome simulate(const machine *m, const arrivals *a, const strate
     free(latency);
     return o;
 }
+
+typedef struct named_machine {
+    const char *name;
+    const machine *machine;
+} named_machine;
+
+static const named_machine every_machine[] = {
+    {"event loop", &event_loop},
+    {"blocking caller", &futex_caller},
+    {"one core, two threads", &one_core},
+};
+#define MACHINES (sizeof every_machine / sizeof every_machine[0])
 
 static const arrivals every_process[] = {
     {"0.1 ms steady", STEADY, 0.1 * MS, 0, 0, 0},
@@ -321,7 +343,9 @@ static const strategy every_strategy[] = {
     {.name = "50 us", .kind = FIXED, .spin = 50 * US},
     {.name = "2 ms", .kind = FIXED, .spin = 2 * MS},
     {.name = "1 s", .kind = FIXED, .spin = SECOND},
-    {.name = "B2/T", .kind = AVERAGE, .block = 1 * MS, .shortest = 20 * US, .longest = 2 * MS},
+    /* The published moving average. B is what a park costs, as here: its CPU and its latency at
+     * the price. */
+    {.name = "B^2/T", .kind = AVERAGE, .block = 1 * MS, .shortest = 20 * US, .longest = 2 * MS},
     {.name = "predicted", .kind = PREDICT, .price = BALANCED},
 };
 #define STRATEGIES (sizeof every_strategy / sizeof every_strategy[0])

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "ring.h"
+#include "ring_bytes.h"
 
 #define CAPACITY 4096u
 #define MAX_MESSAGE (CAPACITY / 2)
@@ -53,7 +54,7 @@ static inline void set_up_at(bench *b, asp_overflow overflow, uint64_t start) {
     memset(block, guard, whole);
     b->memory = block + ASP_RING_LINE;
     memset(b->memory, 0, (size_t)b->bytes);
-    CHECK_STATUS(asp_ring_create(b->memory, b->bytes, CAPACITY, READERS, overflow, PID, 1),
+    CHECK_STATUS(asp_ring_create(b->memory, b->bytes, CAPACITY, READERS, overflow, PID, 1, 1),
                  ASP_READY);
     open_bench(b);
     b->ring.control->writer.head = start;
@@ -92,7 +93,7 @@ static inline bool holds(const void *payload, uint64_t n, uint64_t nbytes) {
 static inline asp_status send(bench *b, uint64_t n, uint64_t nbytes) {
     uint8_t data[MAX_MESSAGE];
     fill(data, n, nbytes);
-    return asp_ring_send(&b->writer, data, nbytes);
+    return asp_ring_send(&b->writer, data, nbytes, ASP_FORMAT_BYTES);
 }
 
 static inline void send_ready(bench *b, uint64_t n, uint64_t nbytes) {

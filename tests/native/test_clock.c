@@ -154,7 +154,14 @@ static void test_measure(void) {
     CHECK(asp_measure_hz(stopped_counter) == 1); /* never 0, whatever the hardware does (T6) */
 }
 
+static void sleeps_end_when_they_are_due(void) {
+    const uint64_t before = asp_timer_slack(1);
+    CHECK(asp_timer_slack(before) == (before ? 1 : 0)); /* 0: not on this system */
+    CHECK(asp_timer_slack(before) == before);
+}
+
 int main(void) {
+    sleeps_end_when_they_are_due();
     test_ticks();
     test_deadlines();
     test_now();

@@ -1,4 +1,5 @@
-/* test_predict.c - when to spin: the promises of predict.h, as figures, over simulated writers and machines.
+/* test_predict.c - when to spin: the promises of predict.h, as figures, over simulated writers
+ * and machines.
  *
  * Every arrival is drawn from a fixed seed, so a figure here is the same on every machine. */
 #include <inttypes.h>
@@ -20,8 +21,8 @@ static const strategy never = {.name = "never", .kind = FIXED, .spin = 0};
 
 static void CHECK_PLAN(asp_plan plan, uint64_t from_ns, uint64_t until_ns) {
     CHECK_SAY(plan.spin_from_ns == from_ns && plan.spin_until_ns == until_ns,
-              "spin from %" PRIu64 " to %" PRIu64 ", expected %" PRIu64 " to %" PRIu64, plan.spin_from_ns,
-              plan.spin_until_ns, from_ns, until_ns);
+              "spin from %" PRIu64 " to %" PRIu64 ", expected %" PRIu64 " to %" PRIu64,
+              plan.spin_from_ns, plan.spin_until_ns, from_ns, until_ns);
 }
 
 #define SECONDS(n) ((uint64_t)((n) * 1e9))
@@ -40,7 +41,8 @@ static void nothing_known_is_a_park(void) {
 
 /* Messages at a fixed pace to a reader that waits as predict.h says, on a machine where a timer is
  * exact, a spin sees a message after 1 us and a park after 25. Returns the time of the last. */
-static uint64_t pace(asp_predict *p, uint64_t last_ns, uint64_t gap_ns, unsigned count, const asp_price *price) {
+static uint64_t pace(asp_predict *p, uint64_t last_ns, uint64_t gap_ns, unsigned count,
+                     const asp_price *price) {
     for (unsigned i = 0; i < count; i++) {
         const uint64_t published = last_ns + gap_ns;
         uint64_t now = last_ns + 1000, spun = 0;
@@ -67,7 +69,8 @@ static uint64_t pace(asp_predict *p, uint64_t last_ns, uint64_t gap_ns, unsigned
 static void a_steady_pace_is_foreseen(void) {
     asp_predict p;
     asp_predict_init(&p);
-    CHECK(!parks_for_good(asp_predict_plan(&p, pace(&p, 1000000, 7000000, 8, &balanced), &balanced)));
+    CHECK(
+        !parks_for_good(asp_predict_plan(&p, pace(&p, 1000000, 7000000, 8, &balanced), &balanced)));
     asp_predict_init(&p);
     uint64_t last = pace(&p, 1000000, 7000000, 30, &balanced);
     asp_plan plan = asp_predict_plan(&p, last + 1000, &balanced);
@@ -75,8 +78,10 @@ static void a_steady_pace_is_foreseen(void) {
     CHECK(plan.spin_from_ns == last + 7000000 - 60000);
     CHECK(plan.spin_until_ns > last + 7000000 && plan.spin_until_ns < last + 7000000 + 1000000);
     /* asked again it is the same, also when the time has come, and also in the middle of it */
-    CHECK_PLAN(asp_predict_plan(&p, last + 5000000, &balanced), plan.spin_from_ns, plan.spin_until_ns);
-    CHECK_PLAN(asp_predict_plan(&p, plan.spin_from_ns, &balanced), plan.spin_from_ns, plan.spin_until_ns);
+    CHECK_PLAN(asp_predict_plan(&p, last + 5000000, &balanced), plan.spin_from_ns,
+               plan.spin_until_ns);
+    CHECK_PLAN(asp_predict_plan(&p, plan.spin_from_ns, &balanced), plan.spin_from_ns,
+               plan.spin_until_ns);
     CHECK_PLAN(asp_predict_plan(&p, last + 7000000, &balanced), last + 7000000, plan.spin_until_ns);
     /* a sleep shorter than the CPU of a park is none */
     CHECK_PLAN(asp_predict_plan(&p, plan.spin_from_ns - 7999, &balanced), plan.spin_from_ns - 7999,
@@ -90,7 +95,8 @@ static void the_lead_is_the_late_end_of_a_sleep(void) {
     asp_predict p;
     asp_predict_init(&p);
     uint64_t last = pace(&p, 1000000, 7000000, 30, &balanced);
-    for (unsigned i = 0; i < 300; i++) asp_predict_overslept(&p, 1000000, 1005000 + (i % 10) * 1000);
+    for (unsigned i = 0; i < 300; i++)
+        asp_predict_overslept(&p, 1000000, 1005000 + (i % 10) * 1000);
     asp_predict_arrival(&p, last += 7000000); /* windows are drawn anew with what is learned */
     asp_plan plan = asp_predict_plan(&p, last, &balanced);
     uint64_t lead = last + 7000000 - plan.spin_from_ns;
@@ -110,7 +116,24 @@ static void the_lead_is_the_late_end_of_a_sleep(void) {
     CHECK_SAY(p.oversleep_ns == 100000000, "%u", p.oversleep_ns);
 }
 
-/* A timer that is late is ended by the message more often the later it is: that must be learned from. */
+/* While the machine was busy, timers were later than the period: then none is set, and so none
+ * measured. */
+static void a_lead_too_long_is_forgotten(void) {
+    static const uint64_t gaps[] = {200000, 7000000};
+    for (unsigned i = 0; i < 2; i++) {
+        asp_predict p;
+        asp_predict_init(&p);
+        uint64_t last = pace(&p, SECONDS(1), gaps[i], 100, &balanced);
+        for (int k = 0; k < 1000; k++) asp_predict_overslept(&p, SECONDS(1), SECONDS(1.02));
+        last = pace(&p, last, gaps[i], 300, &balanced);
+        const asp_plan plan = asp_predict_plan(&p, last + 1000, &balanced);
+        CHECK_SAY(plan.spin_from_ns > last + gaps[i] / 2 && plan.spin_from_ns < last + gaps[i],
+                  "%" PRIu64 ", lead %u", plan.spin_from_ns - last, p.oversleep_ns);
+    }
+}
+
+/* A timer that is late is ended by the message more often the later it is: that must be learned
+ * from. */
 static void a_message_that_ends_a_late_sleep_says_how_late(void) {
     asp_predict p;
     asp_predict_init(&p);
@@ -119,7 +142,8 @@ static void a_message_that_ends_a_late_sleep_says_how_late(void) {
     asp_predict_arrival(&p, last += 7000000);
     const uint32_t park = p.park_ns;
     const asp_plan plan = asp_predict_plan(&p, last + 1000, &balanced);
-    asp_predict_outcome(&p, ASP_PREDICT_WOKEN, plan.spin_from_ns + 1000, plan.spin_from_ns + 3500, 0);
+    asp_predict_outcome(&p, ASP_PREDICT_WOKEN, plan.spin_from_ns + 1000, plan.spin_from_ns + 3500,
+                        0);
     CHECK(p.oversleep_ns == 3500 && p.park_ns == park && p.statistics.early == 0);
 }
 
@@ -139,7 +163,8 @@ static void a_new_price_counts_at_once(void) {
     const uint64_t last = pace(&p, 1000000, 7000000, 100, &balanced);
     asp_plan plan = asp_predict_plan(&p, last, &balanced);
     CHECK(plan.spin_until_ns - plan.spin_from_ns > 100000);
-    const asp_price shorter = {50, 8000, 90000}, dearer = {2, 8000, 5000000}, no_spin = {50, 8000, 0};
+    const asp_price shorter = {50, 8000, 90000}, dearer = {2, 8000, 5000000},
+                    no_spin = {50, 8000, 0};
     plan = asp_predict_plan(&p, last, &shorter);
     CHECK_PLAN(plan, last + 7000000 - 60000, last + 7000000 + 30000);
     CHECK(parks_for_good(asp_predict_plan(&p, last, &dearer)));
@@ -160,10 +185,6 @@ static void no_spin_is_longer_than_the_policy_allows(void) {
             asp_plan plan = asp_predict_plan(&p, now, &price);
             CHECK(parks_for_good(plan) || plan.spin_until_ns - plan.spin_from_ns <= most);
             CHECK(most || parks_for_good(plan));
-            for (unsigned k = 0; k < p.window_count; k++) { /* in order, and none over another */
-                CHECK(p.window[k].from_ns < p.window[k].until_ns);
-                CHECK(!k || p.window[k - 1].until_ns <= p.window[k].from_ns);
-            }
         }
     }
 }
@@ -297,10 +318,12 @@ static figures measure(const machine *m, const arrivals *a) {
     return f;
 }
 
-#define CHECK_MOST(what, most) CHECK_SAY((what) <= (most), "%s: %.4g, at most %.4g", name, what, most)
+#define CHECK_MOST(what, most)                                                                     \
+    CHECK_SAY((what) <= (most), "%s: %.4g, at most %.4g", name, what, most)
 
 static void spins_through_short_gaps(void) {
-    static const char *const names[] = {"0.1 ms steady", "0.1 ms, 20 % spread", "Poisson, mean 0.1 ms"};
+    static const char *const names[] = {"0.1 ms steady", "0.1 ms, 20 % spread",
+                                        "Poisson, mean 0.1 ms"};
     for (unsigned i = 0; i < 3; i++) {
         const char *name = names[i];
         figures f = measure(&futex_caller, process(name));
@@ -318,18 +341,12 @@ static void sleeps_through_long_gaps_and_spins_at_their_end(void) {
         const char *name;
         double cpu, p50; /* share of a core; times that of a reader that always spins */
     } rows[] = {
-        {"1 ms steady", 0.06, 1.1},
-        {"1 ms, 5 % spread", 0.12, 1.1},
-        {"1 ms, 20 % spread", 0.25, 1.1},
-        {"7 ms steady", 0.008, 1.1},
-        {"7 ms, 1 % spread", 0.02, 1.1},
-        {"7 ms, 5 % spread", 0.06, 1.1},
-        {"7 ms, 5 % normal", 0.08, 1.1},
-        {"7 ms, 5 % of the phase", 0.08, 1.1},
-        {"10 ms steady", 0.006, 1.1},
-        {"50 ms steady", 0.002, 1.1},
-        {"50 ms, 1 % spread", 0.02, 1.1},
-        {"decoding, 7 to 9 ms", 0.06, 1.1},
+        {"1 ms steady", 0.06, 1.1},       {"1 ms, 5 % spread", 0.12, 1.1},
+        {"1 ms, 20 % spread", 0.25, 1.1}, {"7 ms steady", 0.008, 1.1},
+        {"7 ms, 1 % spread", 0.02, 1.1},  {"7 ms, 5 % spread", 0.06, 1.1},
+        {"7 ms, 5 % normal", 0.08, 1.1},  {"7 ms, 5 % of the phase", 0.08, 1.1},
+        {"10 ms steady", 0.006, 1.1},     {"50 ms steady", 0.002, 1.1},
+        {"50 ms, 1 % spread", 0.02, 1.1}, {"decoding, 7 to 9 ms", 0.06, 1.1},
     };
     static const machine *const machines[] = {&event_loop, &futex_caller};
     for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -352,7 +369,8 @@ static void bursts_have_two_scales(void) {
         {"10 in a burst, steady", 0.02, 0.9},
         {"10 in a burst, 1 of 50 ms", 0.04, 0},
         {"10 in a burst, 5 % jitter", 0.04, 0},
-        {"10 in a burst, 0.1 of 5 ms", 0.30, 0.9}, /* a fifth of the time is burst, and spun through */
+        {"10 in a burst, 0.1 of 5 ms", 0.30,
+         0.9}, /* a fifth of the time is burst, and spun through */
     };
     static const machine *const machines[] = {&event_loop, &futex_caller};
     for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -379,9 +397,11 @@ static void bursts_have_two_scales(void) {
                 }
             }
             CHECK_MOST((r.spun + r.parks * r.machine->park_cpu) / (now - begun), rows[i].cpu);
-            CHECK_SAY(inside_caught * 100 > inside * 88, "%s: %u of %u inside", name, inside_caught, inside);
+            CHECK_SAY(inside_caught * 100 > inside * 88, "%s: %u of %u inside", name, inside_caught,
+                      inside);
             /* three of the last 32 gaps are pauses, enough to find most of them */
-            CHECK_SAY(first_caught >= rows[i].begins * first, "%s: %u of %u begins", name, first_caught, first);
+            CHECK_SAY(first_caught >= rows[i].begins * first, "%s: %u of %u begins", name,
+                      first_caught, first);
         }
     }
 }
@@ -428,14 +448,16 @@ static void nothing_costs_more_than_the_better_of_spinning_and_parking(void) {
 
 static void a_higher_price_buys_latency(void) {
     double last_p50 = FOREVER, last_cpu = 0;
-    const double spin = simulate(&event_loop, process("7 ms, 20 % spread"), &always, WARM_UP, COUNT, 1).p50;
+    const double spin =
+        simulate(&event_loop, process("7 ms, 20 % spread"), &always, WARM_UP, COUNT, 1).p50;
     static const uint32_t prices[] = {10, 50, 100, 400};
     for (unsigned i = 0; i < 4; i++) {
         strategy s = predicted;
         s.price.cpu_per_latency = prices[i];
-        const outcome o = simulate(&event_loop, process("7 ms, 20 % spread"), &s, WARM_UP, COUNT, 1);
-        CHECK_SAY(o.p50 <= 1.01 * last_p50 && o.cpu >= 0.99 * last_cpu, "price %u: %.0f ns, %.4f of a core",
-                  prices[i], o.p50, o.cpu);
+        const outcome o =
+            simulate(&event_loop, process("7 ms, 20 % spread"), &s, WARM_UP, COUNT, 1);
+        CHECK_SAY(o.p50 <= 1.01 * last_p50 && o.cpu >= 0.99 * last_cpu,
+                  "price %u: %.0f ns, %.4f of a core", prices[i], o.p50, o.cpu);
         last_p50 = o.p50;
         last_cpu = o.cpu;
         if (i == 0) CHECK_SAY(o.cpu < 0.005, "%.4f", o.cpu);
@@ -471,8 +493,9 @@ static unsigned run(stream *s, const arrivals *a, unsigned count) {
 }
 
 static void adapts_within_thirty_arrivals(void) {
-    static const char *const names[] = {"0.1 ms steady", "1 ms steady", "7 ms steady", "7 ms, 1 % spread",
-                                        "7 ms, 5 % spread", "50 ms steady", "Poisson, mean 7 ms"};
+    static const char *const names[] = {"0.1 ms steady",     "1 ms steady",      "7 ms steady",
+                                        "7 ms, 1 % spread",  "7 ms, 5 % spread", "50 ms steady",
+                                        "Poisson, mean 7 ms"};
     for (unsigned k = 0; k < 2; k++) {
         for (unsigned before = 0; before < 8; before++) { /* the eighth: nothing before */
             for (unsigned after = 0; after < 6; after++) {
@@ -492,6 +515,20 @@ static void adapts_within_thirty_arrivals(void) {
     }
 }
 
+/* A kernel whose timers are late by three times the first guess, and never more than by a
+ * quarter more. */
+static void late_timers_are_led(void) {
+    static const machine late = {40 * US, 10 * US, 150, 50, 180 * US, 4 * US, 6 * US, 1 * US};
+    unsigned caught = 0;
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        stream s;
+        begin(&s, &late, seed);
+        run(&s, process("7 ms steady"), 100);
+        caught += run(&s, process("7 ms steady"), 1000);
+    }
+    CHECK_SAY(caught > 4600, "%u of 5000", caught);
+}
+
 static void the_end_of_a_rhythm_ends_the_spinning(void) {
     for (uint64_t seed = 1; seed <= 20; seed++) {
         stream s;
@@ -506,7 +543,8 @@ static void the_end_of_a_rhythm_ends_the_spinning(void) {
 }
 
 static void one_odd_message_is_not_the_end(void) {
-    static const char *const names[] = {"0.1 ms steady", "1 ms steady", "7 ms, 1 % spread", "7 ms, 5 % spread"};
+    static const char *const names[] = {"0.1 ms steady", "1 ms steady", "7 ms, 1 % spread",
+                                        "7 ms, 5 % spread"};
     static const double shift[] = {0.4, 2, 5}; /* of the mean: early, missed or late, very late */
     for (unsigned i = 0; i < 4; i++) {
         for (unsigned k = 0; k < 3; k++) {
@@ -521,8 +559,9 @@ static void one_odd_message_is_not_the_end(void) {
                 run(&s, a, 1);
                 after += run(&s, a, 10);
             }
-            CHECK_SAY(before > 420 && after * 100 >= before * 96, "%s, one after %.1f of it: %u of 500, %u before",
-                      names[i], shift[k], after, before);
+            CHECK_SAY(before > 420 && after * 100 >= before * 96,
+                      "%s, one after %.1f of it: %u of 500, %u before", names[i], shift[k], after,
+                      before);
         }
     }
 }
@@ -540,15 +579,58 @@ static void silence_costs_one_window(void) {
     }
 }
 
-/* The machine changes under a stream: a way of waiting that was the better one no longer is. In a rhythm that
- * is always foreseen nothing but a trial tells what a park costs, and the other way round. */
+/* Gaps hardly longer than the lead, and some that make the margin before them wide: the spin
+ * would begin before the last message, so it begins at once. */
+static void no_window_begins_before_the_wait(void) {
+    const asp_price price = {2, 0, 5000000};
+    static const uint64_t longer[] = {5900, 12600, 20400, 29800, 41500, 57000, 80000};
+    asp_predict p;
+    asp_predict_init(&p);
+    for (int i = 0; i < 1000; i++) asp_predict_overslept(&p, 1000000, 1001000);
+    uint64_t last = SECONDS(1);
+    for (uint64_t i = 0; i < 200; i++) {
+        const uint64_t k = i * 13 % ASP_PREDICT_GAPS;
+        asp_predict_arrival(&p, last += 2600 + (k < 7 ? longer[k] : 0));
+        const asp_plan plan = asp_predict_plan(&p, last + 100, &price);
+        asp_predict_outcome(&p, ASP_PREDICT_NOTHING, 0, 0, 0);
+        CHECK(plan.spin_from_ns == last + 100 || i < 100 ||
+              i > 120); /* learned, and before the trial */
+    }
+}
+
+static void windows_are_in_order(void) {
+    unsigned most = 0;
+    for (unsigned i = 0; i < PROCESSES; i++) {
+        for (uint32_t price = 5; price < 5000; price *= 3) {
+            stream s;
+            begin(&s, &event_loop, price);
+            s.reader.strategy.price.cpu_per_latency = price;
+            for (unsigned n = 0; n < 300; n++) {
+                run(&s, &every_process[i], 1);
+                const asp_predict *p = &s.reader.predict;
+                for (unsigned k = 0; k < p->window_count; k++) {
+                    CHECK(p->window[k].from_ns < p->window[k].until_ns);
+                    CHECK(!k || p->window[k - 1].until_ns <= p->window[k].from_ns);
+                }
+                if (p->window_count > most) most = p->window_count;
+            }
+        }
+    }
+    CHECK(most == ASP_PREDICT_WINDOWS);
+}
+
+/* The machine changes under a stream: a way of waiting that was the better one no longer is. In
+ * a rhythm that is always foreseen nothing but a trial tells what a park costs, and the other
+ * way round. */
 static void what_a_way_of_waiting_costs_is_learned_anew(void) {
-    static const machine slow_spin = {16 * US, 6 * US, 60 * US, 300, 6 * US, 14 * US, 8 * US, 3 * US};
+    static const machine slow_spin = {16 * US, 6 * US,  60 * US, 300,
+                                      6 * US,  14 * US, 8 * US,  3 * US};
     static const machine quick_park = {600, 200, 1.5 * US, 300, 6 * US, 14 * US, 8 * US, 3 * US};
     static const machine *const machines[] = {&one_core, &slow_spin, &quick_park};
-    static const char *const names[] = {"1 ms steady", "7 ms, 1 % spread", "50 ms steady"};
+    static const char *const names[] = {"1 ms steady", "7 ms, 1 % spread", "7 ms, 5 % spread",
+                                        "50 ms steady"};
     for (unsigned k = 0; k < 3; k++) {
-        for (unsigned i = 0; i < 3; i++) {
+        for (unsigned i = 0; i < 4; i++) {
             const arrivals *a = process(names[i]);
             /* a trial every 128 waits and at most once a second, and some ten of them count */
             const unsigned trials = (unsigned)(30 * SECOND / a->mean) + 30 * 128;
@@ -576,14 +658,17 @@ static void an_eighth_less_is_not_worth_it(void) {
         uint64_t last = pace(&p, SECONDS(1), 7000000, 30, &balanced);
         for (int i = 0; i < 100; i++) {
             asp_predict_plan(&p, last, &balanced);
-            asp_predict_outcome(&p, ASP_PREDICT_SPUN, last + 7000000, last + 7000000 + (k ? 21000 : 22500), 60000);
+            asp_predict_outcome(&p, ASP_PREDICT_SPUN, last + 7000000,
+                                last + 7000000 + (k ? 21000 : 22500), 60000);
             asp_predict_arrival(&p, last += 7000000);
         }
-        CHECK_SAY(parks_for_good(asp_predict_plan(&p, last, &balanced)) == (k == 0), "%u, %u", p.spin_ns, p.park_ns);
+        CHECK_SAY(parks_for_good(asp_predict_plan(&p, last, &balanced)) == (k == 0), "%u, %u",
+                  p.spin_ns, p.park_ns);
     }
 }
 
-/* A process that was stopped, a message that was old before the wait: neither says what waiting costs. */
+/* A process that was stopped, a message that was old before the wait: neither says what waiting
+ * costs. */
 static void freaks_are_not_learned(void) {
     asp_predict p;
     asp_predict_init(&p);
@@ -618,10 +703,12 @@ static void a_wait_is_paid_for_as_a_whole(void) {
     asp_predict p;
     asp_predict_init(&p);
     uint64_t last = SECONDS(1);
-    for (unsigned i = 0; i < 100; i++) last = pace(&p, last, i % 5 ? 2000000 : 40000000, 1, &balanced);
+    for (unsigned i = 0; i < 100; i++)
+        last = pace(&p, last, i % 5 ? 2000000 : 40000000, 1, &balanced);
     const asp_plan first = asp_predict_plan(&p, last, &balanced);
     const asp_plan second = asp_predict_plan(&p, first.spin_until_ns, &balanced);
-    CHECK(!parks_for_good(first) && !parks_for_good(second) && second.spin_from_ns > first.spin_until_ns);
+    CHECK(!parks_for_good(first) && !parks_for_good(second) &&
+          second.spin_from_ns > first.spin_until_ns);
     const int64_t one = (int64_t)(first.spin_until_ns - first.spin_from_ns);
     const int64_t other = (int64_t)(second.spin_until_ns - second.spin_from_ns);
     const int64_t credit = CREDIT * (int64_t)(p.park_ns - p.spin_ns) * balanced.cpu_per_latency;
@@ -640,7 +727,8 @@ static void the_purse_fills_and_has_an_end(void) {
     CHECK(p.purse_ns == 0);
     p.purse_ns = -123;
     uint64_t last = SECONDS(1);
-    for (unsigned i = 0; i < 100; i++) last = pace(&p, last, (1 + i) * 20000000, 1, &balanced); /* never alike */
+    for (unsigned i = 0; i < 100; i++)
+        last = pace(&p, last, (1 + i) * 20000000, 1, &balanced); /* never alike */
     CHECK_SAY(p.purse_ns == 100 * balanced.park_cpu_ns - 123, "%" PRId64, p.purse_ns);
     last = pace(&p, last, 7000000, 10000, &balanced);
     const int64_t won = (int64_t)(p.park_ns - p.spin_ns) * balanced.cpu_per_latency;
@@ -651,7 +739,14 @@ static void the_purse_fills_and_has_an_end(void) {
 }
 
 /* The bound of predict.h, against whoever knows every plan. */
-typedef enum adversary { JUST_AFTER, JUST_BEFORE, AT_RANDOM, NEVER_COMES, BREAKS_OFF, FEEDS_THEN_STARVES } adversary;
+typedef enum adversary {
+    JUST_AFTER,
+    JUST_BEFORE,
+    AT_RANDOM,
+    NEVER_COMES,
+    BREAKS_OFF,
+    FEEDS_THEN_STARVES
+} adversary;
 
 static void never_loses_more_than_the_bound(void) {
     for (unsigned seed = 1; seed <= 300; seed++) {
@@ -676,7 +771,8 @@ static void never_loses_more_than_the_bound(void) {
                 const asp_plan plan = asp_predict_plan(&p, (uint64_t)now, &price);
                 CHECK(plan.spin_from_ns <= plan.spin_until_ns);
                 if (parks_for_good(plan)) break;
-                const double from = larger(now, (double)plan.spin_from_ns), until = (double)plan.spin_until_ns;
+                const double from = larger(now, (double)plan.spin_from_ns),
+                             until = (double)plan.spin_until_ns;
                 CHECK(until > now);
                 if (kind == JUST_BEFORE && due > from) due = from - 1;
                 if (due <= from && !(kind == FEEDS_THEN_STARVES && !feeds)) break;
@@ -686,7 +782,8 @@ static void never_loses_more_than_the_bound(void) {
                     end = ASP_PREDICT_NOTHING;
                     break;
                 }
-                const bool starves = kind == JUST_AFTER || kind == NEVER_COMES || (kind == FEEDS_THEN_STARVES && !feeds);
+                const bool starves = kind == JUST_AFTER || kind == NEVER_COMES ||
+                                     (kind == FEEDS_THEN_STARVES && !feeds);
                 if (starves && !(kind == JUST_AFTER && n < 100)) due = until + 1;
                 if (due <= until) {
                     spun += due - from;
@@ -700,15 +797,18 @@ static void never_loses_more_than_the_bound(void) {
                 end = ASP_PREDICT_NOTHING;
                 due += SECOND;
             }
-            const double seen = larger(now, due) + (end == ASP_PREDICT_WOKEN ? wake : end == ASP_PREDICT_SPUN ? look : 0);
+            const double seen = larger(now, due) + (end == ASP_PREDICT_WOKEN  ? wake
+                                                    : end == ASP_PREDICT_SPUN ? look
+                                                                              : 0);
             credit = larger(credit, CREDIT * (double)p.park_ns * price.cpu_per_latency);
             const uint64_t park = p.park_ns, took = (uint64_t)seen - (uint64_t)due;
             asp_predict_outcome(&p, end, (uint64_t)due, (uint64_t)seen, (uint64_t)spun);
             spun_in_all += (double)(uint64_t)spun;
             allowed += price.park_cpu_ns;
-            if (end == ASP_PREDICT_SPUN && took < park) allowed += (double)(park - took) * price.cpu_per_latency;
-            CHECK_SAY(spun_in_all <= allowed + credit, "seed %u, wait %u: %.0f ns of %.0f", seed, n, spun_in_all,
-                      allowed + credit);
+            if (end == ASP_PREDICT_SPUN && took < park)
+                allowed += (double)(park - took) * price.cpu_per_latency;
+            CHECK_SAY(spun_in_all <= allowed + credit, "seed %u, wait %u: %.0f ns of %.0f", seed, n,
+                      spun_in_all, allowed + credit);
             if (kind != NEVER_COMES || n <= 100) asp_predict_arrival(&p, last = (uint64_t)due);
             else last = (uint64_t)due;
             now = seen;
@@ -741,7 +841,8 @@ static void statistics_say_whether_it_paid(void) {
     asp_predict_init(&p);
     uint64_t last = pace(&p, SECONDS(1), 7000000, 40, &balanced);
     asp_predict_statistics s = p.statistics, t;
-    CHECK(s.predicted > 25 && s.predicted < 40 && s.early == 0 && s.late == 0 && s.spun_lost_ns == 0);
+    CHECK(s.predicted > 25 && s.predicted < 40 && s.early == 0 && s.late == 0 &&
+          s.spun_lost_ns == 0);
     CHECK(s.spun_caught_ns == s.predicted * 61000);
     /* comes early: the park that a timer was to end is ended by it */
     asp_predict_plan(&p, last + 1000, &balanced);
@@ -798,7 +899,8 @@ static void any_times_in_any_order(void) {
                 const asp_plan plan = asp_predict_plan(&p, now, &price);
                 CHECK(plan.spin_from_ns <= plan.spin_until_ns);
                 CHECK(parks_for_good(plan) || plan.spin_until_ns > now);
-                CHECK(parks_for_good(plan) || asp_left(plan.spin_until_ns, plan.spin_from_ns) <= price.max_spin_ns);
+                CHECK(parks_for_good(plan) ||
+                      asp_left(plan.spin_until_ns, plan.spin_from_ns) <= price.max_spin_ns);
                 break;
             }
             case 3:
@@ -822,6 +924,7 @@ int main(void) {
     odd_clocks_do_no_harm();
     a_batch_is_learned_like_its_messages_one_by_one();
     an_outcome_without_a_plan_is_nothing();
+    a_lead_too_long_is_forgotten();
     a_message_that_ends_a_late_sleep_says_how_late();
     a_new_price_counts_at_once();
     gaps_of_seconds();
@@ -835,9 +938,12 @@ int main(void) {
     nothing_costs_more_than_the_better_of_spinning_and_parking();
     a_higher_price_buys_latency();
     adapts_within_thirty_arrivals();
+    late_timers_are_led();
     the_end_of_a_rhythm_ends_the_spinning();
     one_odd_message_is_not_the_end();
     silence_costs_one_window();
+    no_window_begins_before_the_wait();
+    windows_are_in_order();
     what_a_way_of_waiting_costs_is_learned_anew();
     a_wait_is_paid_for_as_a_whole();
     the_purse_fills_and_has_an_end();

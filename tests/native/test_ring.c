@@ -19,11 +19,11 @@ static void geometries(void) {
     _Alignas(ASP_RING_LINE) static uint8_t memory[8192];
     const asp_overflow block = ASP_OVERFLOW_BLOCK;
     const uint64_t bytes = asp_ring_bytes(4096, 1);
-    CHECK_STATUS(asp_ring_create(memory, bytes - 1, 4096, 1, block, 1, 1), ASP_E_INVALID);
-    CHECK_STATUS(asp_ring_create(memory, bytes, 4000, 1, block, 1, 1), ASP_E_INVALID);
-    CHECK_STATUS(asp_ring_create(memory + 64, bytes, 4096, 1, block, 1, 1), ASP_E_INVALID);
-    CHECK_STATUS(asp_ring_create(memory, bytes, 4096, 1, (asp_overflow)2, 1, 1), ASP_E_INVALID);
-    CHECK_STATUS(asp_ring_create(memory, sizeof memory, 4096, 1, block, 1, 1), ASP_READY);
+    CHECK_STATUS(asp_ring_create(memory, bytes - 1, 4096, 1, block, 1, 1, 1), ASP_E_INVALID);
+    CHECK_STATUS(asp_ring_create(memory, bytes, 4000, 1, block, 1, 1, 1), ASP_E_INVALID);
+    CHECK_STATUS(asp_ring_create(memory + 64, bytes, 4096, 1, block, 1, 1, 1), ASP_E_INVALID);
+    CHECK_STATUS(asp_ring_create(memory, bytes, 4096, 1, (asp_overflow)2, 1, 1, 1), ASP_E_INVALID);
+    CHECK_STATUS(asp_ring_create(memory, sizeof memory, 4096, 1, block, 1, 1, 1), ASP_READY);
 
     asp_ring ring;
     char why[256];
@@ -56,18 +56,18 @@ static void every_size_from_every_position(void) {
                   (uint8_t *)payload + nbytes <= area + CAPACITY + ASP_RING_SPILL);
             memcpy(payload, pattern, (size_t)nbytes);
             CHECK(!look(&reader.watch));
-            CHECK_STATUS(asp_ring_publish(&b.writer, nbytes), ASP_READY);
+            CHECK_STATUS(asp_ring_publish(&b.writer, nbytes, ASP_FORMAT_BYTES), ASP_READY);
             CHECK(look(&reader.watch));
             const void *got;
             uint32_t length;
-            CHECK_STATUS(asp_ring_acquire(&reader, &got, &length), ASP_READY);
+            CHECK_STATUS(acquire_bytes(&reader, &got, &length), ASP_READY);
             CHECK(got == payload);
             CHECK_U64(length, nbytes);
             CHECK(memcmp(got, pattern, (size_t)nbytes) == 0);
             asp_ring_release(&reader);
             CHECK(!look(&reader.watch));
             CHECK_U64(reader.cursor, b.writer.head);
-            CHECK_STATUS(asp_ring_acquire(&reader, &got, &length), ASP_WOULD_BLOCK);
+            CHECK_STATUS(acquire_bytes(&reader, &got, &length), ASP_WOULD_BLOCK);
             asp_ring_leave(&reader);
         }
     }
@@ -126,7 +126,7 @@ static void claims(void) {
     void *payload;
     set_up_at(&b, ASP_OVERFLOW_BLOCK, CAPACITY - 128);
     join(&b, &reader, 0);
-    CHECK_STATUS(asp_ring_publish(&b.writer, 0), ASP_E_INVALID); /* nothing claimed */
+    CHECK_STATUS(asp_ring_publish(&b.writer, 0, ASP_FORMAT_BYTES), ASP_E_INVALID); /* nothing claimed */
     CHECK_STATUS(asp_ring_claim(&b.writer, MAX_MESSAGE + 1, &payload), ASP_E_TOO_LARGE);
     CHECK_STATUS(asp_ring_claim(&b.writer, UINT64_MAX, &payload), ASP_E_TOO_LARGE);
 
@@ -136,7 +136,7 @@ static void claims(void) {
     CHECK_STATUS(asp_ring_claim(&b.writer, 1, &payload), ASP_BUSY);
     memset(payload, 1, 1000);
     asp_ring_abandon(&b.writer);
-    CHECK_STATUS(asp_ring_publish(&b.writer, 0), ASP_E_INVALID);
+    CHECK_STATUS(asp_ring_publish(&b.writer, 0, ASP_FORMAT_BYTES), ASP_E_INVALID);
     CHECK_U64(b.ring.control->writer.head, head);
     CHECK(!look(&reader.watch));
     CHECK_STATUS(copy(&reader), ASP_WOULD_BLOCK);
@@ -144,8 +144,8 @@ static void claims(void) {
     /* less than was claimed, but no more */
     CHECK_STATUS(asp_ring_claim(&b.writer, 1000, &payload), ASP_READY);
     fill(payload, 5, 1000);
-    CHECK_STATUS(asp_ring_publish(&b.writer, 2000), ASP_E_INVALID);
-    CHECK_STATUS(asp_ring_publish(&b.writer, 10), ASP_READY);
+    CHECK_STATUS(asp_ring_publish(&b.writer, 2000, ASP_FORMAT_BYTES), ASP_E_INVALID);
+    CHECK_STATUS(asp_ring_publish(&b.writer, 10, ASP_FORMAT_BYTES), ASP_READY);
     CHECK_U64(b.writer.head, CAPACITY + 64); /* the pad stays, the record is a short one */
     send_ready(&b, 6, 20);
     expect(&reader, 5, 10);
@@ -153,7 +153,7 @@ static void claims(void) {
 
     /* of a message of max_message the record has room to spare; the message has not */
     CHECK_STATUS(asp_ring_claim(&b.writer, MAX_MESSAGE, &payload), ASP_READY);
-    CHECK_STATUS(asp_ring_publish(&b.writer, MAX_MESSAGE + 1), ASP_E_INVALID);
+    CHECK_STATUS(asp_ring_publish(&b.writer, MAX_MESSAGE + 1, ASP_FORMAT_BYTES), ASP_E_INVALID);
     asp_ring_abandon(&b.writer);
     tear_down(&b);
 }
@@ -179,10 +179,10 @@ static void blocks_when_full(void) {
     /* an acquired message is not free yet, a released one is */
     const void *payload;
     uint32_t length;
-    CHECK_STATUS(asp_ring_acquire(&slow, &payload, &length), ASP_READY);
-    CHECK_STATUS(asp_ring_acquire(&slow, &payload, &length), ASP_BUSY);
+    CHECK_STATUS(acquire_bytes(&slow, &payload, &length), ASP_READY);
+    CHECK_STATUS(acquire_bytes(&slow, &payload, &length), ASP_BUSY);
     CHECK_STATUS(copy(&slow), ASP_BUSY);
-    CHECK_STATUS(asp_ring_peek(&slow, &length), ASP_BUSY);
+    CHECK_STATUS(peek_bytes(&slow, &length), ASP_BUSY);
     CHECK_STATUS(send(&b, 64, 32), ASP_WOULD_BLOCK);
     CHECK_U64(asp_ring_lag(&slow), 64);
     asp_ring_release(&slow);
@@ -247,7 +247,7 @@ static void parks_and_notifies(void) {
         uint32_t length;
         switch (i) {
         case 0:
-            CHECK_STATUS(asp_ring_acquire(&reader, &payload, &length), ASP_READY);
+            CHECK_STATUS(acquire_bytes(&reader, &payload, &length), ASP_READY);
             CHECK_U64(control->writable.word, word.expected);
             asp_ring_release(&reader);
             break;
@@ -317,7 +317,7 @@ static void ends(void) {
         CHECK_STATUS(asp_ring_claim(&b.writer, 10, &payload), ASP_READY);
         asp_ring_writer_close(&b.writer); /* drops the claim */
         asp_ring_writer_close(&b.writer);
-        CHECK_STATUS(asp_ring_publish(&b.writer, 10), ASP_E_INVALID);
+        CHECK_STATUS(asp_ring_publish(&b.writer, 10, ASP_FORMAT_BYTES), ASP_E_INVALID);
         CHECK_STATUS(asp_ring_claim(&b.writer, 10, &payload), ASP_E_INVALID);
         CHECK_STATUS(send(&b, 2, 1), ASP_E_INVALID);
         expect(&reader, 0, 10);
@@ -343,9 +343,9 @@ static void sizes_a_buffer(void) {
         uint32_t length = 0;
         set_up(&b, (asp_overflow)mode);
         join(&b, &reader, 0);
-        CHECK_STATUS(asp_ring_peek(&reader, &length), ASP_WOULD_BLOCK);
+        CHECK_STATUS(peek_bytes(&reader, &length), ASP_WOULD_BLOCK);
         send_ready(&b, 0, 17);
-        CHECK_STATUS(asp_ring_peek(&reader, &length), ASP_READY);
+        CHECK_STATUS(peek_bytes(&reader, &length), ASP_READY);
         CHECK_U64(length, 17);
         length = 0;
         CHECK_STATUS(asp_ring_copy(&reader, small, sizeof small, &length), ASP_E_TOO_LARGE);
@@ -356,7 +356,7 @@ static void sizes_a_buffer(void) {
         send_ready(&b, 1, 0);
         CHECK_STATUS(asp_ring_copy(&reader, NULL, 0, &length), ASP_READY);
         CHECK_U64(length, 0);
-        CHECK_STATUS(asp_ring_send(&b.writer, NULL, 0), ASP_READY);
+        CHECK_STATUS(asp_ring_send(&b.writer, NULL, 0, ASP_FORMAT_BYTES), ASP_READY);
         tear_down(&b);
     }
 }
@@ -402,7 +402,7 @@ static void random_operations(asp_overflow overflow) {
                 }
                 lengths[sent] = dice >> 61 == 1 ? nbytes / 2 : nbytes;
                 fill(to, sent, lengths[sent]);
-                CHECK_STATUS(asp_ring_publish(&b.writer, lengths[sent]), ASP_READY);
+                CHECK_STATUS(asp_ring_publish(&b.writer, lengths[sent], ASP_FORMAT_BYTES), ASP_READY);
                 sent++;
             }
             break;
@@ -468,7 +468,7 @@ static void counts_what_was_lost(void) {
         }
         const void *payload;
         uint32_t length;
-        CHECK_STATUS(asp_ring_acquire(&reader, &payload, &length), ASP_E_INVALID);
+        CHECK_STATUS(acquire_bytes(&reader, &payload, &length), ASP_E_INVALID);
         tear_down(&b);
     }
 }
@@ -488,7 +488,7 @@ static void loses_everything(void) {
     CHECK(!look(&reader.watch));
     CHECK_U64(asp_ring_lag(&reader), 2);
     fill(payload, 2, MAX_MESSAGE);
-    CHECK_STATUS(asp_ring_publish(&b.writer, MAX_MESSAGE), ASP_READY);
+    CHECK_STATUS(asp_ring_publish(&b.writer, MAX_MESSAGE, ASP_FORMAT_BYTES), ASP_READY);
     CHECK_STATUS(copy(&reader), ASP_LAGGED);
     CHECK_U64(reader.skipped, 2);
     expect(&reader, 2, MAX_MESSAGE);
@@ -519,7 +519,7 @@ static void evicts(void) {
     const void *payload;
     uint32_t length;
     uint64_t cursor;
-    CHECK_STATUS(asp_ring_acquire(&dead, &payload, &length), ASP_READY);
+    CHECK_STATUS(acquire_bytes(&dead, &payload, &length), ASP_READY);
     CHECK(asp_ring_slowest(&b.ring, &cursor) == 2);
     asp_ring_evict(&b.ring, 2);
     CHECK(look(&b.writer.watch));
@@ -578,7 +578,97 @@ static void takes_over(void) {
     tear_down(&b);
 }
 
+static void carries_formats(void) {
+    for (int mode = 0; mode < 2; mode++) {
+        bench b;
+        asp_ring_reader reader;
+        asp_ring_message message;
+        set_up(&b, (asp_overflow)mode);
+        join(&b, &reader, 0);
+        for (int format = 0; format <= ASP_FORMAT_LAST; format++) {
+            CHECK_STATUS(asp_ring_send(&b.writer, "abc", 3, (asp_format)format), ASP_READY);
+            CHECK_STATUS(asp_ring_peek(&reader, &message), ASP_READY);
+            CHECK(message.format == (asp_format)format && message.length == 3 && !message.large);
+            CHECK_U64(message.sequence, (uint64_t)format);
+            CHECK_STATUS(copy(&reader), ASP_READY);
+        }
+        void *payload;
+        CHECK_STATUS(asp_ring_claim(&b.writer, 1, &payload), ASP_READY);
+        CHECK_STATUS(asp_ring_publish(&b.writer, 1, (asp_format)(ASP_FORMAT_LAST + 1)),
+                     ASP_E_INVALID);
+        CHECK_STATUS(copy(&reader), ASP_WOULD_BLOCK);
+        tear_down(&b);
+    }
+}
+
+static void large_messages_are_referred_to(void) {
+    for (int mode = 0; mode < 2; mode++) {
+        bench b;
+        asp_ring_reader reader, other;
+        asp_ring_message message;
+        const void *payload;
+        set_up_at(&b, (asp_overflow)mode, 4032); /* the record fills the last line of the area */
+        CHECK_U64(asp_ring_oldest(&b.ring), UINT64_MAX);
+        join(&b, &reader, 0);
+        join(&b, &other, 1);
+        const uint64_t length = UINT64_C(5) << 32, position = b.writer.head;
+        CHECK_STATUS(asp_ring_publish_large(&b.writer, length, ASP_FORMAT_PICKLE), ASP_E_INVALID);
+        CHECK_STATUS(asp_ring_claim_large(&b.writer), ASP_READY);
+        CHECK_STATUS(asp_ring_publish_large(&b.writer, length, ASP_FORMAT_PICKLE), ASP_READY);
+        CHECK_STATUS(asp_ring_peek(&reader, &message), ASP_READY);
+        CHECK(message.large && message.format == ASP_FORMAT_PICKLE);
+        CHECK_U64(message.length, length);
+        CHECK_U64(message.position, position);
+        CHECK_STATUS(copy(&reader), ASP_E_TOO_LARGE);
+        if (mode == ASP_OVERFLOW_BLOCK) {
+            CHECK_STATUS(asp_ring_acquire(&reader, &payload, &message), ASP_READY);
+            CHECK(message.large && payload == NULL);
+            CHECK_U64(message.length, length);
+            asp_ring_release(&reader);
+        } else {
+            asp_ring_pass(&reader);
+        }
+        CHECK(reader.published_ns > 0);
+        CHECK_STATUS(copy(&reader), ASP_WOULD_BLOCK);
+        CHECK_U64(asp_ring_oldest(&b.ring), position); /* the other has not seen it */
+        if (mode == ASP_OVERFLOW_BLOCK) { /* a writer that wants all to be past it */
+            asp_ring_want_past(&b.writer, b.writer.head);
+            CHECK(!look(&b.writer.watch));
+        }
+        CHECK_STATUS(asp_ring_peek(&other, &message), ASP_READY);
+        asp_ring_pass(&other);
+        CHECK_U64(asp_ring_oldest(&b.ring), b.writer.head);
+        CHECK(look(&b.writer.watch));
+        tear_down(&b);
+    }
+}
+
+static void a_batch_wakes_once(void) {
+    bench b;
+    asp_ring_reader reader;
+    set_up(&b, ASP_OVERFLOW_BLOCK);
+    join(&b, &reader, 0);
+    uint32_t *word = &b.ring.control->readable.word;
+    const uint32_t expected = asp_park_prepare(word);
+    for (uint64_t n = 0; n < 5; n++) {
+        CHECK_STATUS(asp_ring_append(&b.writer, &n, sizeof n, ASP_FORMAT_BYTES), ASP_READY);
+    }
+    CHECK(*word == expected); /* but they are there to be found */
+    for (uint64_t n = 0; n < 5; n++) {
+        uint64_t got;
+        uint32_t length;
+        CHECK_STATUS(asp_ring_copy(&reader, &got, sizeof got, &length), ASP_READY);
+        CHECK_U64(got, n);
+    }
+    asp_ring_wake_readers(&b.writer);
+    CHECK(*word == (expected & ~ASP_PARK_SLEEPER) + ASP_PARK_STEP);
+    tear_down(&b);
+}
+
 int main(void) {
+    carries_formats();
+    large_messages_are_referred_to();
+    a_batch_wakes_once();
     geometries();
     every_size_from_every_position();
     a_spilled_record_spares_its_neighbours();

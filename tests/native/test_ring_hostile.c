@@ -18,9 +18,11 @@ static void corrupt_headers(void) {
         FIELD(magic, 0),
         FIELD(magic, ASP_RING_MAGIC + 1),
         FIELD(version, 0),
-        FIELD(version, 2),
+        FIELD(version, 1),
+        FIELD(version, 3),
         FIELD(header_bytes, 0),
-        FIELD(header_bytes, 87),
+        FIELD(header_bytes, 88),
+        FIELD(header_bytes, 95),
         FIELD(header_bytes, UINT32_MAX),
         FIELD(total_bytes, 0),
         FIELD(total_bytes, UINT64_MAX),
@@ -53,6 +55,7 @@ static void corrupt_headers(void) {
         FIELD(byte_order, 0x04030201),
         FIELD(line_bytes, 0),
         FIELD(line_bytes, 64),
+        FIELD(id, 0),
         /* valid by themselves, too large for this segment */
         {"data_offset", offsetof(asp_ring_header, capacity), 8, 8192},
         {"data_offset", offsetof(asp_ring_header, capacity), 8, ASP_RING_MAX_CAPACITY},
@@ -101,7 +104,12 @@ static void corrupt_records(void) {
         {"sequence", {.position = 4032, .sequence = 64, .length = 10, .kind = ASP_RECORD_DATA}},
         {"sequence", {.position = 4032, .sequence = UINT64_MAX, .kind = ASP_RECORD_DATA}},
         {"kind", {.position = 4032, .sequence = 1, .length = 10, .kind = 0}},
-        {"kind", {.position = 4032, .sequence = 1, .length = 10, .kind = 3}},
+        {"kind", {.position = 4032, .sequence = 1, .length = 10, .kind = 4}},
+        {"kind", {.position = 4032, .sequence = 1, .length = 10, .kind = 0x101}},
+        {"format", {.position = 4032, .sequence = 1, .length = 10, .kind = ASP_RECORD_DATA, .format = 4}},
+        {"length of large", {.position = 4032, .sequence = 1, .length = 7, .kind = ASP_RECORD_LARGE}},
+        {"length of large", {.position = 4032, .sequence = 1, .length = 9, .kind = ASP_RECORD_LARGE}},
+        {"pad's format", {.position = 4032, .sequence = 1, .kind = ASP_RECORD_PAD, .format = 1}},
         {"past head", {.position = 4032, .sequence = 1, .length = 33, .kind = ASP_RECORD_DATA}},
         {"past the area", {.position = 4032, .sequence = 1, .length = 97, .kind = ASP_RECORD_DATA}},
         {"max_message", {.position = 4032, .sequence = 1, .length = 2049, .kind = ASP_RECORD_DATA}},
@@ -127,9 +135,9 @@ static void corrupt_records(void) {
                 const asp_status status = copy(&reader);
                 CHECK_SAY(status == ASP_E_LAYOUT, "%s, mode %d: status %d", all[i].what, mode,
                           (int)status);
-                CHECK_STATUS(asp_ring_peek(&reader, &length), ASP_E_LAYOUT);
+                CHECK_STATUS(peek_bytes(&reader, &length), ASP_E_LAYOUT);
                 if (mode == ASP_OVERFLOW_BLOCK) {
-                    CHECK_STATUS(asp_ring_acquire(&reader, &payload, &length), ASP_E_LAYOUT);
+                    CHECK_STATUS(acquire_bytes(&reader, &payload, &length), ASP_E_LAYOUT);
                 }
             }
             CHECK_U64(reader.cursor, cursor);

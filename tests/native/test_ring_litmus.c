@@ -22,6 +22,7 @@
 #include "check.h"
 #include "clock.h"
 #include "ring.h"
+#include "ring_bytes.h"
 
 #define CAPACITY 4096u
 #define LONGEST (CAPACITY / 2) /* with these the writer asks its readers before every message */
@@ -43,7 +44,7 @@ static void set_up(litmus *l, double seconds) {
     char why[256];
     memset(memory, 0, sizeof memory);
     memset(l, 0, sizeof *l);
-    CHECK(asp_ring_create(memory, sizeof memory, CAPACITY, 1, ASP_OVERFLOW_BLOCK, 1, 1) ==
+    CHECK(asp_ring_create(memory, sizeof memory, CAPACITY, 1, ASP_OVERFLOW_BLOCK, 1, 1, 1) ==
           ASP_READY);
     CHECK_SAY(asp_ring_open(memory, sizeof memory, &l->ring, why, sizeof why) == ASP_READY, "%s",
               why);
@@ -99,7 +100,7 @@ static void *keep_writing(void *argument) {
         if (status == ASP_READY) {
             memcpy(payload, &n, sizeof n);
             n++;
-            CHECK(asp_ring_publish(&l->writer, LONGEST) == ASP_READY);
+            CHECK(asp_ring_publish(&l->writer, LONGEST, ASP_FORMAT_BYTES) == ASP_READY);
         } else {
             CHECK_SAY(status == ASP_WOULD_BLOCK, "message %" PRIu64 ": status %d", n, (int)status);
         }
@@ -121,7 +122,7 @@ static void join(double seconds) {
             const void *payload;
             uint32_t length;
             drift(&seed); /* and to overrun it */
-            const asp_status status = asp_ring_acquire(&reader, &payload, &length);
+            const asp_status status = acquire_bytes(&reader, &payload, &length);
             if (status == ASP_WOULD_BLOCK) {
                 continue;
             }
@@ -173,7 +174,7 @@ static void reader_wake(double seconds) {
     wait_for_answer(&l, UINT64_MAX, "the reader does not join");
     while (go_on(&l)) {
         drift(&seed);
-        CHECK(asp_ring_send(&l.writer, &l.rounds, sizeof l.rounds) == ASP_READY);
+        CHECK(asp_ring_send(&l.writer, &l.rounds, sizeof l.rounds, ASP_FORMAT_BYTES) == ASP_READY);
         wait_for_answer(&l, l.rounds, "the reader was not woken");
     }
     asp_store_relaxed_u32(&l.stop, 1);
@@ -186,7 +187,7 @@ static void reader_wake(double seconds) {
 static void *answer_room(void *argument) {
     litmus *l = argument;
     for (uint64_t n = 0;;) {
-        const asp_status status = asp_ring_send(&l->writer, &n, sizeof n);
+        const asp_status status = asp_ring_send(&l->writer, &n, sizeof n, ASP_FORMAT_BYTES);
         if (status == ASP_READY) {
             asp_store_release_u64(&l->answered, ++n);
         } else {
@@ -211,7 +212,7 @@ static void writer_wake(double seconds) {
     while (go_on(&l)) {
         const void *payload;
         uint32_t length;
-        CHECK(asp_ring_acquire(&reader, &payload, &length) == ASP_READY);
+        CHECK(acquire_bytes(&reader, &payload, &length) == ASP_READY);
         drift(&seed);
         asp_ring_release(&reader);
         wait_for_answer(&l, room + l.rounds, "the writer was not woken");

@@ -17,6 +17,7 @@
 #include "check.h"
 #include "clock.h"
 #include "ring.h"
+#include "ring_bytes.h"
 
 #define READERS 3u
 #define CAPACITY 4096u
@@ -122,7 +123,7 @@ static void *read_all(void *argument) {
             const uint64_t n = reader.sequence;
             const bool in_place = !lossy && dice & 1;
             const asp_status status = in_place
-                                          ? asp_ring_acquire(&reader, &payload, &length)
+                                          ? acquire_bytes(&reader, &payload, &length)
                                           : asp_ring_copy(&reader, data, sizeof data, &length);
             dawdle(dice >> 8);
             if (status == ASP_READY) {
@@ -164,7 +165,7 @@ static uint64_t write_all(stress *s) {
         if (writer.ring.overflow == ASP_OVERFLOW_DROP_OLDEST) {
             uint64_t data[WORDS];
             fill(data, n, nbytes);
-            status = asp_ring_send(&writer, data, nbytes);
+            status = asp_ring_send(&writer, data, nbytes, ASP_FORMAT_BYTES);
         } else { /* in place, now and then more than is published, now and then for nothing */
             void *payload;
             const uint32_t room = dice >> 4 & 3 ? nbytes : nbytes + (MAX_MESSAGE - nbytes) / 2;
@@ -176,7 +177,7 @@ static uint64_t write_all(stress *s) {
             }
             if (status == ASP_READY) {
                 fill(payload, n, nbytes);
-                status = asp_ring_publish(&writer, nbytes);
+                status = asp_ring_publish(&writer, nbytes, ASP_FORMAT_BYTES);
             }
         }
         dawdle(dice >> 10);
@@ -200,7 +201,7 @@ static void run(asp_overflow overflow, double seconds, uint64_t seed) {
     void *memory = aligned_alloc(ASP_RING_LINE, bytes + ASP_RING_LINE - bytes % ASP_RING_LINE);
     CHECK(memory != NULL);
     memset(memory, 0, bytes);
-    CHECK(asp_ring_create(memory, bytes, CAPACITY, READERS, overflow, 1, 1) == ASP_READY);
+    CHECK(asp_ring_create(memory, bytes, CAPACITY, READERS, overflow, 1, 1, 1) == ASP_READY);
     char why[256];
     s = (stress){.seed = seed,
                  .until_ns = asp_after(asp_now_ns(), (uint64_t)(seconds * NS_PER_S))};

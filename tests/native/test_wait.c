@@ -39,7 +39,7 @@ static unsigned prepare(asp_watch *watch, asp_futex_word *words, unsigned room) 
 }
 
 static void init(flag *f, bool notified) {
-    *f = (flag){.watch = {look, notified ? prepare : NULL, &f->word, 4}};
+    *f = (flag){.watch = {look, notified ? prepare : NULL, &f->word, 4, NULL, NULL}};
 }
 
 static asp_status wait_through(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
@@ -114,6 +114,56 @@ static void a_long_wait_comes_up_for_signals(void) {
         }
 }
 
+/* A stream with this period, whose last message came just now. Its reader was woken until it began to spin. */
+static void learn_period(asp_predict *predict, const asp_price *price, uint64_t period_ns) {
+    const uint64_t now = asp_now_ns();
+    asp_predict_init(predict);
+    for (uint64_t i = 60; i-- > 0;) {
+        const uint64_t published = now - i * period_ns;
+        const asp_plan plan = asp_predict_plan(predict, published - period_ns / 2, price);
+        if (plan.spin_from_ns < published) {
+            asp_predict_overslept(predict, plan.spin_from_ns, plan.spin_from_ns + 5000);
+            asp_predict_outcome(predict, ASP_PREDICT_SPUN, published, published + 300, published - plan.spin_from_ns);
+        } else {
+            asp_predict_outcome(predict, ASP_PREDICT_WOKEN, published, published + 30000, 0);
+        }
+        asp_predict_arrival(predict, published);
+    }
+}
+
+/* A machine with other work may wake us when the time to spin is over, so it may take a few tries. */
+#define TRIES 200
+
+static void a_predicted_wait_sleeps_and_then_spins(void) {
+    for (int notified = 0; notified < 2; notified++) {
+        int tries = 0;
+        for (bool spun = false, caught = false; !spun || !caught;) {
+            CHECK(tries++ < TRIES);
+            flag f;
+            init(&f, notified);
+            asp_predict predict;
+            const asp_price price = {8, 10000, 2 * MS};
+            learn_period(&predict, &price, 20 * MS);
+            uint64_t parks = asp_tally_read().parks;
+            asp_pace pace = asp_pace_predicted(&predict, &price, PATIENCE_NS, true);
+            pace.sleep_ns = PATIENCE_NS;
+            CHECK(wait_through(&f.watch, &pace, asp_now_ns() + 30 * MS) == ASP_TIMED_OUT);
+            parks = asp_tally_read().parks - parks; /* before the spin, and after it */
+            spun |= parks >= 2 && pace.spun_ns > 0;
+            CHECK_SAY(pace.spun_ns < 10 * MS, "%" PRIu64 " ns spun", pace.spun_ns);
+            /* caught while spinning: the third look is before the first sleep or after it, the twelfth a spin's */
+            learn_period(&predict, &price, 20 * MS);
+            pace = asp_pace_predicted(&predict, &price, PATIENCE_NS, true);
+            pace.sleep_ns = PATIENCE_NS;
+            f.ready_at = f.looks + 12;
+            if (wait_through(&f.watch, &pace, asp_now_ns() + 30 * MS) == ASP_READY && pace.spinning) {
+                CHECK(pace.parked && pace.spun_ns > 0);
+                caught = true;
+            }
+        }
+    }
+}
+
 static void on_alarm(int number) { (void)number; }
 
 static void a_signal_ends_a_park(void) {
@@ -141,7 +191,7 @@ static void one_line_is_one_line(void) {
     asp_use(&fake);
     for (unsigned at = 0; at < 128; at++)
         for (uint32_t span = 0; span <= 64; span++) {
-            const asp_watch watch = {look, NULL, memory + at, span};
+            const asp_watch watch = {look, NULL, memory + at, span, NULL, NULL};
             CHECK(asp_one_line(&watch) == (span && at % 64 + span <= 64));
         }
     asp_use(&before);
@@ -190,6 +240,7 @@ int main(void) {
     a_long_wait_comes_up_for_signals();
     a_signal_ends_a_park();
     one_line_is_one_line();
+    a_predicted_wait_sleeps_and_then_spins();
     is_woken_however_it_waits();
     printf("test_wait: passed\n");
     return 0;

@@ -45,7 +45,7 @@ static unsigned flag_prepare(asp_watch *watch, asp_futex_word *words, unsigned r
 static void flag_init(flag *f, uint32_t *word, bool notified) {
     memset(f, 0, sizeof *f);
     f->word = word;
-    f->watch = (asp_watch){flag_look, notified ? flag_prepare : NULL, word, 4};
+    f->watch = (asp_watch){flag_look, notified ? flag_prepare : NULL, word, 4, NULL, NULL};
 }
 
 static void raise_flag(uint32_t *word) {
@@ -83,6 +83,54 @@ static void patient(uint64_t since) {
 static void until_parked(uint64_t parks_before) {
     uint64_t since = asp_now_ns();
     while (asp_tally_read().parks == parks_before) patient(since);
+}
+
+/* A stream with this period, whose last message came just now. Its reader was woken until it began to spin. */
+static void learn_period(asp_predict *predict, const asp_price *price, uint64_t period_ns) {
+    const uint64_t now = asp_now_ns();
+    asp_predict_init(predict);
+    for (uint64_t i = 60; i-- > 0;) {
+        const uint64_t published = now - i * period_ns;
+        const asp_plan plan = asp_predict_plan(predict, published - period_ns / 2, price);
+        if (plan.spin_from_ns < published) {
+            asp_predict_overslept(predict, plan.spin_from_ns, plan.spin_from_ns + 5000);
+            asp_predict_outcome(predict, ASP_PREDICT_SPUN, published, published + 300, published - plan.spin_from_ns);
+        } else {
+            asp_predict_outcome(predict, ASP_PREDICT_WOKEN, published, published + 30000, 0);
+        }
+        asp_predict_arrival(predict, published);
+    }
+}
+
+/* The thread sleeps until the spin is due, also beside a wait that nothing foretells. On a machine with other work
+ * it may be woken when the time to spin is over, so it may take a few tries. */
+#define TRIES 200
+
+static void a_predicted_wait_sleeps_and_then_spins(void) {
+    asp_waiter *w = asp_waiter_new();
+    uint32_t word = 0, never = 0;
+    flag f, other;
+    asp_status status;
+    void *stale, *token;
+    flag_init(&other, &never, true);
+    CHECK(submit(w, &other, &other, 0, ASP_FOREVER) == ASP_READY);
+    int tries = 0;
+    for (bool spun = false; !spun;) {
+        CHECK(tries++ < TRIES);
+        flag_init(&f, &word, true);
+        asp_predict predict;
+        const asp_price price = {8, 10000, 2 * MS};
+        learn_period(&predict, &price, 20 * MS);
+        asp_pace pace = asp_pace_predicted(&predict, &price, MS, true);
+        const uint64_t now = asp_now_ns(), parks = asp_tally_read().parks;
+        CHECK(asp_waiter_submit(w, &f.ticket, &f.watch, &f, &pace, now + 30 * MS, &stale) == ASP_READY);
+        CHECK(asp_waiter_run(w, ASP_FOREVER) == ASP_READY);
+        CHECK(take(w, &status) == &f && status == ASP_TIMED_OUT);
+        CHECK(f.ticket.pace.spun_ns < 10 * MS);
+        spun = asp_tally_read().parks - parks >= 2 && f.ticket.pace.spun_ns > 0;
+    }
+    CHECK(asp_waiter_cancel(w, &other.ticket, &token) && token == &other);
+    asp_waiter_free(w);
 }
 
 static void a_completion_is_taken_once(void) {
@@ -662,6 +710,7 @@ int main(int argc, char **argv) {
     asp_selection selection;
     CHECK(asp_select(NULL, &selection) == ASP_READY);
     asp_use(&selection);
+    a_predicted_wait_sleeps_and_then_spins();
     a_completion_is_taken_once();
     a_pass_completes_all_that_are_ready();
     a_new_submit_takes_the_completion_back();

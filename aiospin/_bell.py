@@ -1,0 +1,154 @@
+"""The doorbell of one reader: what its event loop polls while nothing comes.
+
+A FIFO beside the segment, so that the writer's publish wakes the loop itself, in one hop, from any
+process, container or network namespace that has the folder; and a timer, for a sleep that shall end
+just before the next message is due. docs/layout.md has the protocol. The writer's death closes its end,
+which a poll tells too, so a parked reader costs nothing and still learns of it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from typing import TYPE_CHECKING, Any, Final
+
+from aiospin._core import core
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# The states of a bell in the reader's line (csrc/core/ring_layout.h) that matter here.
+_READY: Final = 2
+_PARKED: Final = 3
+_REFUSED: Final = 4
+
+# A sleeper looks again so often though nobody rang: what rings may have died between its publish and the ring, or
+# be a peer with a fault. Once a second costs nothing that can be measured.
+LOOK_AGAIN_NS: Final = 1_000_000_000
+
+_DRAIN_BYTES: Final = 64  # one byte is written for each park, so more than one is rare
+
+
+class Bell:
+    """Made before it is needed; the FIFO and the timer come with the first wait that would use them."""
+
+    __slots__ = (
+        "_door",
+        "_fifo",
+        "_mode",
+        "_path",
+        "_ring",
+        "_timer",
+        "_unusable",
+        "owner",
+        "ticket",
+    )
+
+    def __init__(self, ring: core.RingReader, path: Path, mode: int) -> None:
+        self._ring = ring
+        self._path = path
+        self._mode = mode  # the segment's: who may write there may ring here
+        self._fifo = -1
+        self._timer = -1
+        self._door: select.epoll | None = None
+        self._unusable = False
+        self.owner: Any = None
+        """The event loop's port that polls it, or None."""
+        self.ticket: Any = None
+        """The wait that is parked on it, or None."""
+
+    @property
+    def fifo(self) -> int:
+        """The descriptor that is readable when it was rung, or the writer has gone."""
+        return self._fifo
+
+    @property
+    def timer(self) -> int:
+        """The descriptor that is readable when the time of arm() has come."""
+        return self._timer
+
+    @property
+    def door(self) -> select.epoll:
+        """Both in one, for a loop that lets a task wait for one descriptor."""
+        if self._door is None:
+            self._door = select.epoll()
+            for fd in (self._fifo, self._timer):
+                self._door.register(fd, select.EPOLLIN)
+        return self._door
+
+    def ready(self) -> bool:
+        """May a wait park on it? Asks the writer for it first: it answers with its next publish."""
+        if self._unusable:
+            return False
+        if self._fifo < 0:
+            self._request()
+            return False
+        state = self._ring.bell()
+        if state == _REFUSED:
+            self.discard()
+        return state in (_READY, _PARKED)
+
+    def _request(self) -> None:
+        try:
+            self._timer = core.timer_open()
+            self._make_fifo()
+        except (
+            OSError
+        ):  # no such timers or files here, or no more descriptors: the waiter thread does it all
+            self.forget()
+            return
+        self._ring.bell_request()
+
+    def _make_fifo(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()  # of a reader that died in this slot, whose lock is ours now
+        os.mkfifo(self._path, 0o600)
+        try:
+            os.chmod(self._path, self._mode)
+            self._fifo = os.open(
+                self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
+        except BaseException:
+            self._path.unlink()
+            raise
+
+    def park(self) -> bool:
+        """True: asleep as far as the writer knows. False: there is something to receive, or it is not ready."""
+        return self._ring.bell_park()
+
+    def unpark(self) -> None:
+        """Awake, whoever ended the sleep. If the writer was faster a byte comes, and the poll will tell."""
+        self._ring.bell_unpark()
+
+    def arm(self, at_ns: int) -> None:
+        """Let the timer end the sleep at that time; FOREVER: never. Replaces what was set before."""
+        core.timer_arm(self._timer, 0 if at_ns == core.FOREVER else max(at_ns, 1))
+
+    def drain(self) -> bool:
+        """Take the rings out of the FIFO. False: the writer's end is closed."""
+        try:
+            return bool(os.read(self._fifo, _DRAIN_BYTES))
+        except BlockingIOError:
+            return True
+
+    def discard(self) -> None:
+        """No more bells for this reader. Nobody polls its descriptors any more."""
+        self._unusable = True
+        if self._fifo >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptors and leave the file: in the child of a fork, where it is the parent's."""
+        self._unusable = True
+        self.owner = self.ticket = None
+        fifo, self._fifo = self._fifo, -1
+        timer, self._timer = self._timer, -1
+        door, self._door = self._door, None
+        if door is not None:
+            door.close()
+        for fd in (fifo, timer):
+            if fd >= 0:
+                os.close(fd)

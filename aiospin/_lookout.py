@@ -1,0 +1,79 @@
+"""Something that is looked after every so often while nobody waits: in the waiter thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from aiospin._core import core
+from aiospin._errors import ClosedResourceError
+from aiospin._predicate import ne
+from aiospin._waiter import default_waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiospin._waiter import Port, Waiter
+
+
+class Lookout:
+    """Calls a function in the waiter thread after each period, as long as it returns True.
+
+    It costs nothing before begin() and after the function returned False.
+    """
+
+    def __init__(self, look: Callable[[], bool], period_ns: int) -> None:
+        self._look = look
+        self._period_ns = period_ns
+        self._lock = threading.RLock()  # a look may drop the last reference to what it looks after
+        self._wait: core.Wait | None = (
+            None  # on a word that never changes: only its deadline counts
+        )
+        self._waiter: Waiter | None = None  # has the ticket, or runs the look
+
+    @property
+    def port(self) -> Port:
+        raise NotImplementedError("complete() hands nothing over to a loop")
+
+    def begin(self) -> None:
+        """Look from now on. Does nothing while it does."""
+        with self._lock:
+            if self._waiter is None:
+                if self._wait is None:
+                    word = bytearray(4)
+                    self._wait = core.Wait(word, ne(0, dtype="uint32").program_for(word), True)
+                self._submit(default_waiter())
+
+    def _submit(self, waiter: Waiter) -> None:
+        assert self._wait is not None
+        deadline_ns = core.now_ns() + self._period_ns
+        waiter._submit(self._wait, self, deadline_ns, 0, self._period_ns, False)
+        self._waiter = waiter
+
+    def complete(self, status: int) -> bool:
+        if status != core.STOPPED:
+            core.count("timed_out", -1)  # nobody's timeout
+        goes_on = status != core.STOPPED and self._look()
+        with self._lock:
+            waiter, self._waiter = self._waiter, None
+            if goes_on and waiter is not None:
+                try:
+                    self._submit(waiter)
+                except ClosedResourceError:
+                    pass  # that waiter is being closed: the next begin() takes another
+        return False
+
+    def end(self) -> None:
+        """Look no more."""
+        with self._lock:
+            waiter, self._waiter = self._waiter, None
+            if self._wait is not None:
+                if waiter is not None:
+                    waiter._cancel(self._wait)
+                self._wait.release()
+                self._wait = None
+
+    def forget(self) -> None:
+        """end(), in the child of a fork: no ticket was inherited, but the lock may be held."""
+        self._lock = threading.RLock()
+        self.end()

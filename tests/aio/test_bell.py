@@ -1,0 +1,393 @@
+"""A reader that sleeps in its loop's own poll, on a doorbell: woken, told of the writer's death, and left behind
+by nobody."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from broadcast_support import Child, pair
+from support import COMPILED
+from support import settled as until
+
+import aiospin
+from aiospin import BroadcastReader, BroadcastWriter, WaitPolicy
+
+PARK = WaitPolicy.powersave()
+
+bells_ring = pytest.mark.skipif(
+    not COMPILED,
+    reason="the stand-in's writer refuses doorbells: Python has no compare-and-exchange",
+)
+
+
+class Outcome:
+    """What a task came to."""
+
+    def __init__(self) -> None:
+        self._over = anyio.Event()
+        self._value: Any = None
+        self._error: Exception | None = None
+
+    async def run(self, body: Callable[..., Awaitable[Any]], *args: object) -> None:
+        try:
+            self._value = await body(*args)
+        except Exception as error:
+            self._error = error
+        self._over.set()
+
+    async def result(self) -> Any:
+        await self._over.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+@asynccontextmanager
+async def running(body: Callable[..., Awaitable[Any]], *args: object) -> AsyncIterator[Outcome]:
+    outcome = Outcome()
+    async with anyio.create_task_group() as group:
+        group.start_soon(outcome.run, body, *args)
+        yield outcome
+
+
+async def asleep_on_bell(reader: BroadcastReader) -> None:
+    await until(lambda: reader._bell is not None and reader._bell.ticket is not None)
+
+
+async def with_bell(writer: BroadcastWriter, policy: WaitPolicy = PARK) -> BroadcastReader:
+    """A reader whose bell the writer has opened."""
+    reader = BroadcastReader.attach(writer.handle, policy=policy)
+    async with running(reader.receive) as first:
+        await until(lambda: reader._ring.bell() == 1)
+        await writer.send(b"first")
+        assert await first.result() == b"first"
+    return reader
+
+
+def bells() -> set[str]:
+    return {
+        name for name in os.listdir("/dev/shm") if f"-{os.getpid()}" in name and ".bell-" in name
+    }
+
+
+def remove_bells() -> None:
+    for name in bells():
+        Path("/dev/shm", name).unlink()
+
+
+def leave_over(path: Path) -> None:
+    path.write_bytes(b"left over")
+
+
+def write_to(name: str) -> None:
+    with open(f"/dev/shm/{name}", "r+b", buffering=0) as bell:
+        bell.write(b"x" * 1000)
+
+
+def of_a_child(question: Callable[[], bool]) -> bool:
+    """What a forked child answers."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if question() else 1)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) == 0
+
+
+@bells_ring
+def test_is_woken_for_each_message(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer:
+            reader = await with_bell(writer)
+            before = aiospin.statistics()
+            for number in range(20):
+                async with running(reader.receive) as received:
+                    await asleep_on_bell(reader)
+                    await writer.send(b"%d" % number)
+                    assert await received.result() == b"%d" % number
+            after = aiospin.statistics()
+            assert after.parked - before.parked == 20
+            assert after.live_tickets == 0  # the waiter thread had nothing to do
+            assert len(bells()) == 1
+            await reader.aclose()
+            assert bells() == set()
+
+    run(main)
+
+
+@bells_ring
+def test_the_timeout_is_kept(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await reader.receive(20e-3)
+            async with running(reader.receive, 30.0) as received:
+                await writer.send(b"on time")
+                assert await received.result() == b"on time"
+
+    run(main)
+
+
+@bells_ring
+def test_cancelled_on_the_bell_loses_nothing(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            for number in range(20):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(reader.receive)
+                    await asleep_on_bell(reader)
+                    group.cancel_scope.cancel()
+                await writer.send(b"%d" % number)
+                assert await reader.receive() == b"%d" % number
+
+    run(main)
+
+
+@bells_ring
+def test_a_message_and_a_cancel_at_once(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            for number in range(20):
+                got: list[bytes] = []
+
+                async def receive(got: list[bytes] = got) -> None:
+                    got.append(await reader.receive())
+
+                async with anyio.create_task_group() as group:
+                    group.start_soon(receive)
+                    await asleep_on_bell(reader)
+                    writer.send_nowait(b"%d" % number)
+                    group.cancel_scope.cancel()
+                assert got or await reader.receive() == b"%d" % number
+
+    run(main)
+
+
+@bells_ring
+def test_close_wakes_the_sleeper(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer:
+            for close in (BroadcastReader.close, in_a_thread):
+                reader = await with_bell(writer)
+                async with running(reader.receive) as received:
+                    await asleep_on_bell(reader)
+                    close(reader)
+                    with pytest.raises(aiospin.ClosedResourceError):
+                        await received.result()
+
+    def in_a_thread(reader: BroadcastReader) -> None:
+        thread = threading.Thread(target=reader.close)
+        thread.start()
+        thread.join()
+
+    run(main)
+
+
+@bells_ring
+def test_the_end_of_the_stream_rings(run: Any) -> None:
+    async def main() -> None:
+        writer = BroadcastWriter.create()
+        reader = await with_bell(writer)
+        async with running(reader.receive) as received:
+            await asleep_on_bell(reader)
+            writer.close()
+            with pytest.raises(aiospin.EndOfStream):
+                await received.result()
+        reader.close()
+
+    run(main)
+
+
+WRITER = """
+with BroadcastWriter.create(capacity=4096) as writer:
+    tell(writer.name)
+    for line in sys.stdin:
+        writer.send_sync(line.strip().encode())
+        tell("sent")
+"""
+
+
+@pytest.mark.skipif(
+    not COMPILED and sys.version_info < (3, 13),
+    reason="Python has timers with a descriptor from 3.13 on, and without them nobody sleeps on a bell",
+)
+def test_the_death_of_the_writer_ends_the_sleep(run: Any) -> None:
+    """The kernel closes its end of the FIFO: no thread asks every tenth of a second whether it lives."""
+
+    async def main() -> None:
+        with Child(WRITER, pure=False) as child:
+            async with BroadcastReader.attach(child.hear(), policy=PARK) as reader:
+                async with running(reader.receive) as received:
+                    await until(lambda: reader._ring.bell() == 1)
+                    child.tell("hello")
+                    assert await received.result() == b"hello"
+                child.expect("sent")  # and has seen to the bell
+                async with running(reader.receive) as received:
+                    await asleep_on_bell(reader)
+                    assert aiospin.statistics().live_tickets == 0
+                    child.kill()
+                    with pytest.raises(aiospin.BrokenResourceError):
+                        await received.result()
+                # and whoever asks again is told again
+                with pytest.raises(aiospin.BrokenResourceError):
+                    await reader.receive()
+
+    run(main)
+
+
+def test_a_denied_fifo_leaves_the_waiter_thread(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "denied")
+
+    async def main() -> None:
+        async with (
+            BroadcastWriter.create() as writer,
+            BroadcastReader.attach(writer.handle, policy=PARK) as reader,
+        ):
+            monkeypatch.setattr(os, "mkfifo", denied)
+            for number in range(3):
+                async with running(reader.receive) as received:
+                    await until(lambda: aiospin.statistics().live_tickets == 1)
+                    await writer.send(b"%d" % number)
+                    assert await received.result() == b"%d" % number
+            assert bells() == set()
+
+    run(main)
+
+
+def test_a_writer_that_cannot_open_it_says_so(run: Any) -> None:
+    async def main() -> None:
+        async with (
+            BroadcastWriter.create() as writer,
+            BroadcastReader.attach(writer.handle, policy=PARK) as reader,
+        ):
+            for number in range(3):
+                async with running(reader.receive) as received:
+                    await until(lambda: aiospin.statistics().live_tickets == 1)
+                    remove_bells()
+                    await writer.send(b"%d" % number)
+                    assert await received.result() == b"%d" % number
+
+    run(main)
+
+
+@bells_ring
+def test_what_a_dead_reader_left_is_replaced(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer:
+            leave_over(writer._segment.companion("bell-0"))
+            async with await with_bell(writer) as reader, running(reader.receive) as received:
+                await asleep_on_bell(reader)
+                await writer.send(b"rung")
+                assert await received.result() == b"rung"
+
+    run(main)
+
+
+@bells_ring
+def test_a_reader_moves_from_loop_to_loop(run: Any) -> None:
+    made: list[Any] = []
+
+    async def begin() -> None:
+        writer = BroadcastWriter.create()
+        made.append((writer, await with_bell(writer)))
+
+    async def go_on() -> None:
+        [(writer, reader)] = made
+        for number in range(3):
+            async with running(reader.receive) as received:
+                await asleep_on_bell(reader)
+                await writer.send(b"%d" % number)
+                assert await received.result() == b"%d" % number
+
+    run(begin)
+    run(go_on)
+    run(go_on)
+    [(writer, reader)] = made
+    reader.close()
+    writer.close()
+
+
+@bells_ring
+def test_many_readers_sleep_on_one_loop(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create(max_readers=64) as writer:
+            readers = [BroadcastReader.attach(writer.handle, policy=PARK) for _ in range(32)]
+            got = 0
+
+            async def receive(reader: BroadcastReader) -> None:
+                nonlocal got
+                for number in range(5):
+                    assert await reader.receive() == b"%d" % number
+                    got += 1
+
+            async with anyio.create_task_group() as group:
+                for reader in readers:
+                    group.start_soon(receive, reader)
+                for number in range(5):
+                    await writer.send(b"%d" % number)
+                    await until(lambda number=number: got == 32 * (number + 1))
+            for reader in readers:
+                reader.close()
+
+    run(main)
+
+
+@bells_ring
+def test_a_forked_child_leaves_the_bell_alone(run: Any) -> None:
+    """It neither removes the FIFO nor keeps the writer's end open."""
+
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            assert of_a_child(lambda: reader._bell is None and not bell_descriptors())
+            async with running(reader.receive) as received:
+                await asleep_on_bell(reader)
+                await writer.send(b"still there")
+                assert await received.result() == b"still there"
+
+    def bell_descriptors() -> list[str]:
+        paths = []
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                paths.append(os.readlink(f"/proc/self/fd/{fd}"))
+            except OSError:
+                continue
+        return [path for path in paths if ".bell-" in path]
+
+    run(main)
+
+
+@bells_ring
+def test_a_bell_that_rings_for_nothing_is_no_message(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            [name] = bells()
+            async with running(reader.receive) as received:
+                await asleep_on_bell(reader)
+                spurious = aiospin.statistics().spurious
+                write_to(name)
+                await until(lambda: aiospin.statistics().spurious > spurious)
+                await asleep_on_bell(reader)
+                await writer.send(b"news")
+                assert await received.result() == b"news"
+
+    run(main)
+
+
+def test_pair_is_what_it_was() -> None:
+    """Blocking receives of a reader that has a bell go by the word."""
+    writer, [reader] = pair()
+    with writer, reader:
+        writer.send_sync(b"x")
+        assert reader.receive_sync(1) == b"x"
+        assert bells() == set()
