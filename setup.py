@@ -26,6 +26,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CCompilerError, PlatformError
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -81,6 +82,23 @@ class BuildExt(build_ext):
             ) from error
 
 
+class BuildPy(build_py):
+    """Puts the C header, which lies with the C code, into the package: ``aiospin.get_include()``."""
+
+    header = "include/aiospin/broadcast.h"
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "aiospin", self.header)
+            self.mkpath(str(target.parent))
+            self.copy_file(f"csrc/{self.header}", str(target))
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        header = str(Path(self.build_lib, "aiospin", self.header))
+        return [*super().get_outputs(include_bytecode), header]
+
+
 def native() -> Extension:
     compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra"]
     link_args = []
@@ -128,7 +146,7 @@ NO_EXT = switch("AIOSPIN_NO_EXT")
 
 setup(
     ext_modules=[] if NO_EXT else [native()],
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
     options={"bdist_wheel": {"py_limited_api": f"cp3{sys.version_info[1]}"}}
     if LIMITED_API and not NO_EXT
     else {},
