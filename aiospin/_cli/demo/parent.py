@@ -5,15 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from aiospin._cli.demo import engine, reader
 from aiospin._cli.demo.report import Created, Failed, Received, Sent
+from aiospin._cli.interrupts import deaf_to_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +57,7 @@ class Child:
         self.process: SpawnProcess = context.Process(
             target=target, args=(theirs, *arguments), name=f"aiospin-demo-{name}", daemon=True
         )
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 
@@ -255,17 +254,3 @@ def _cause(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
     return f"exit status {exitcode}"
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """What is started in here never gets Ctrl-C, which a terminal sends to all; the parent ends it in good order.
-
-    A signal mask is inherited, and keeps for the parent what comes meanwhile.
-    """
-    resource_tracker.ensure_running()  # unblocks the signal when it starts, so it has to before
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -1,0 +1,244 @@
+"""``aiospin bench``: what each way of waiting costs on this machine, in latency and in CPU.
+
+arrivals    when messages are sent
+candidates  the ways to wait that are compared
+scope       what of all this is measured
+measure     one run, in fresh processes; on these: crew, loops, pacing, places, energy
+numbers     what runs say, with spread
+results     the same for everything that was measured, and the JSON
+recommend   which policy to use, and why
+table, plot, progress: what people see
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiospin._cli.arguments import count
+from aiospin._cli.errors import CommandError, say, sentence
+
+if TYPE_CHECKING:
+    from aiospin._cli.bench.measure import Run
+    from aiospin._cli.bench.progress import Progress
+    from aiospin._cli.bench.results import Results
+    from aiospin._cli.bench.scope import Scope
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from aiospin._cli.bench.arrivals import JITTERS, NAMED, PERIODS
+    from aiospin._cli.bench.candidates import CANDIDATES
+    from aiospin._cli.bench.loops import BLOCKING, LOOPS
+    from aiospin._cli.bench.places import PLACES
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--quick",
+        action="store_true",
+        help="three kinds of traffic on one loop, one short run of each: under a minute",
+    )
+    size.add_argument(
+        "--all",
+        action="store_true",
+        help="every traffic in every place, and not only one of each kind: most of a day",
+    )
+    parser.add_argument(
+        "--traffic",
+        nargs="+",
+        type=_traffic,
+        metavar="NAME",
+        help="when messages are sent; see below",
+    )
+    parser.add_argument(
+        "--trace", metavar="FILE", help="traffic of your own: a gap in seconds per line; # comments"
+    )
+    for option, choices, text in (
+        ("--policy", tuple(CANDIDATES), "how the reader waits; see below"),
+        ("--loop", (*LOOPS, BLOCKING), "of the reader (default: those that are installed)"),
+        (
+            "--place",
+            PLACES,
+            "of writer and reader: unpinned, on the same CPU, on different cores (default: unpinned)",
+        ),
+    ):
+        parser.add_argument(option, nargs="+", choices=choices, metavar="NAME", help=text)
+    parser.add_argument(
+        "--seconds", type=_positive, metavar="S", help="of one run, after its warm-up (default: 2)"
+    )
+    parser.add_argument("--runs", type=count(1), metavar="N", help="of each (default: 3)")
+    parser.add_argument(
+        "--price",
+        type=_positive,
+        default=50.0,
+        metavar="P",
+        help="for the recommendation: seconds of CPU that a second of latency is worth (default: 50)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write everything there; docs/cli.md has the schema"
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE.svg", help="write latency against CPU there, a point per policy"
+    )
+    parser.add_argument("--plain", action="store_true", help="no progress bar")
+    policies = "\n".join(f"  {one.name:<10} {one.purpose}" for one in CANDIDATES.values())
+    parser.epilog = f"""\
+traffic:
+  {", ".join(PERIODS)}, or any other period; with jitter: 7ms~5%, of which {len(JITTERS) - 1} belong to --all
+  {", ".join(NAMED)}
+  decode is made of a distribution, and no recording; use --trace for one
+
+policies:
+{policies}
+
+Ctrl-C ends it early; what was measured until then is shown, and written, all the same. Exit status: 0;
+1 when a measurement failed."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from aiospin._cli.bench.energy import packages
+    from aiospin._cli.bench.machine import introduction, machine
+    from aiospin._cli.bench.plot import svg, text
+    from aiospin._cli.bench.progress import RichMissingError, progress
+    from aiospin._cli.bench.recommend import recommend
+    from aiospin._cli.bench.results import as_json, overall
+    from aiospin._cli.bench.table import LEGEND
+
+    if sys.stdout is None:
+        raise CommandError("there is nowhere to write to: standard output is closed")
+    chosen = _scope(arguments)
+    for file in (arguments.json, arguments.plot):
+        if file:
+            _write(file, "")  # it would be a pity to learn after an hour that this cannot be done
+    _, no_energy = packages()
+    print(introduction())
+    runs = (
+        "1 run" if chosen.runs == 1 else f"the median (smallest to largest) of {chosen.runs} runs"
+    )
+    print(
+        f"Each number is from {runs} of {chosen.seconds:g} s in fresh processes, after a warm-up; in all about "
+        f"{_duration(chosen.total)}."
+    )
+    for line in chosen.left_out:
+        print(f"{line}.")
+    if no_energy:
+        print(f"Energy is left out: {no_energy}.")
+    print(LEGEND + ".", flush=True)
+    results: Results = {}
+    interrupted = False
+    try:
+        with progress(chosen.total, arguments.plain) as bar:
+            _measure(chosen, bar, results)
+    except KeyboardInterrupt:
+        interrupted = True
+        say("bench", "ended early by Ctrl-C")
+    except RichMissingError as error:
+        raise CommandError(str(error)) from None
+    recommendation = recommend(results, arguments.price) if results else None
+    if results:
+        together = "" if len(results) == 1 else f", {len(results)} parts together"
+        print(f"\nLatency against CPU{together}:\n")
+        print("\n".join(text(overall(results))))
+    if recommendation is not None:
+        print(f"\n{recommendation.sentence}", flush=True)
+    if arguments.json:
+        settings = {
+            "traffic": list(chosen.traffic),
+            "policies": list(chosen.policies),
+            "loops": list(chosen.loops),
+            "places": list(chosen.places),
+            "seconds": chosen.seconds,
+            "runs": chosen.runs,
+            "price": arguments.price,
+            "trace": arguments.trace,
+        }
+        found = as_json(machine(), settings, no_energy, results, recommendation)
+        _write(arguments.json, json.dumps(found, indent=1) + "\n")
+    if arguments.plot and results:
+        _write(arguments.plot, svg(results, f"aiospin bench: {introduction()}"))
+    return 130 if interrupted else 0
+
+
+def _measure(chosen: Scope, bar: Progress, results: Results) -> None:
+    """Measure everything, part by part, of which the complete ones are in the results; policies take turns, so that what else the machine does meets all of them."""
+    from aiospin._cli.bench.crew import CrewError
+    from aiospin._cli.bench.measure import measure
+    from aiospin._cli.bench.table import table
+
+    for part in chosen.parts:
+        found: dict[str, list[Run]] = {policy: [] for policy in chosen.policies}
+        for number in range(chosen.runs):
+            messages = chosen.messages(part, number)
+            for policy, runs in found.items():
+                bar.begin(f"{part}: {policy}")
+                try:
+                    runs.append(measure(policy, part.loop, part.place, messages))
+                except CrewError as error:
+                    raise CommandError(f"{part}, {policy}: {error}") from None
+                bar.end(chosen.duration(messages))
+        results[part] = found
+        bar.put_away()
+        print("\n".join(table(part, found)), flush=True)
+
+
+def _scope(arguments: argparse.Namespace) -> Scope:
+    from aiospin._cli.bench.arrivals import read_trace
+    from aiospin._cli.bench.scope import ScopeError, scope
+
+    trace = None
+    if arguments.trace is not None:
+        try:
+            trace = read_trace(Path(arguments.trace).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CommandError(f"--trace {arguments.trace}: {sentence(error)}") from None
+    try:
+        return scope(
+            preset="quick" if arguments.quick else "all" if arguments.all else "",
+            traffic=arguments.traffic,
+            trace=trace,
+            policies=arguments.policy,
+            loops=arguments.loop,
+            places=arguments.place,
+            seconds=arguments.seconds,
+            runs=arguments.runs,
+        )
+    except ScopeError as error:
+        raise CommandError(str(error)) from None
+
+
+def _write(file: str, content: str) -> None:
+    try:
+        Path(file).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"cannot write {file}: {sentence(error)}") from None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _traffic(text: str) -> str:
+    from aiospin._cli.bench.arrivals import arrivals
+
+    try:
+        arrivals(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number, more than 0, not {text!r}")
+    return value
