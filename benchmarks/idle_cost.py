@@ -1,41 +1,47 @@
 """CPU time per second of silence: what a wait costs while nothing happens.
 
     python benchmarks/idle_cost.py
-    python benchmarks/idle_cost.py --json
+    python benchmarks/idle_cost.py --subjects broadcast --loops asyncio --json idle.json
 
 Each line is a fresh process with one wait that nobody ends: a reader of a broadcast, a word whose writers notify, or
-a word whose writers do not, by every policy, in a program on asyncio, uvloop or trio, or blocking. Median
-of several runs, with the smallest and largest beside it, as a share of one core.
+a word whose writers do not, by every policy, in a program on asyncio, uvloop or trio, or blocking; as a share of one
+core.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import multiprocessing
-import statistics
 import sys
 import threading
 import time
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from _measure import (
+    LOOPS,
+    Crew,
+    Progress,
+    introduce,
+    parser,
+    present_loops,
+    row,
+    run_on,
+    share,
+    spread,
+    write_json,
+)
 
 import aiospin
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-LOOPS: dict[str, dict[str, Any] | None] = {
-    "asyncio": {"backend": "asyncio"},
-    "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
-    "trio": {"backend": "trio"},
-    "blocking": None,
-}
+BLOCKING = "blocking"
 POLICIES = ("latency", "balanced", "powersave")
 SUBJECTS = ("broadcast", "notified", "word")
 SETTLE = 0.2  # seconds of waiting that are not counted: threads start, the spin is spent
+WIDTHS = (10, 9, 10, 28)
 
 
 class Cost:
@@ -84,9 +90,9 @@ async def cost_async(
         await anyio.sleep(SETTLE)
         cost = Cost()
         await anyio.sleep(seconds)
-        share = cost.share()
+        found = cost.share()
         group.cancel_scope.cancel()
-    return share
+    return found
 
 
 def cost_sync(
@@ -98,57 +104,48 @@ def cost_sync(
     time.sleep(SETTLE)
     cost = Cost()
     time.sleep(seconds)
-    share = cost.share()
+    found = cost.share()
     thread.join()
-    return share
+    return found
 
 
-def subject_process(pipe: Connection, loop: str, policy: str, subject: str, seconds: float) -> None:
+def idle(control: Connection, loop: str, policy: str, subject: str, seconds: float) -> None:
     preset: aiospin.WaitPolicy = getattr(aiospin.WaitPolicy, policy)()
-    options = LOOPS[loop]
     with aiospin.BroadcastWriter.create() as writer:
-        if options is None:
-            pipe.send(cost_sync(subject, preset, writer.handle, seconds))
+        if loop == BLOCKING:
+            control.send(cost_sync(subject, preset, writer.handle, seconds))
         else:
-            pipe.send(anyio.run(cost_async, subject, preset, writer.handle, seconds, **options))
+            control.send(run_on(loop, cost_async, subject, preset, writer.handle, seconds))
 
 
 def measure(loop: str, policy: str, subject: str, seconds: float) -> float:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    arguments = (theirs, loop, policy, subject, seconds)
-    process = context.Process(target=subject_process, args=arguments, daemon=True)
-    process.start()
-    theirs.close()
-    found: float = ours.recv()
-    process.join()
+    with Crew() as crew:
+        found: float = crew.hear(crew.start(idle, loop, policy, subject, seconds), seconds)
     return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="CPU time per second of silence.")
-    parser.add_argument("--loops", nargs="+", choices=list(LOOPS), default=list(LOOPS))
-    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
-    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one run (default: 2)")
-    parser.add_argument("--runs", type=int, default=3, help="of each (default: 3)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    arguments = parser.parse_args()
-    for subject in arguments.subjects:
-        for loop in arguments.loops:
-            for policy in arguments.policies:
-                runs = [
-                    measure(loop, policy, subject, arguments.seconds) for _ in range(arguments.runs)
-                ]
-                if arguments.json:
-                    row = {"subject": subject, "loop": loop, "policy": policy, "cpu": runs}
-                    print(json.dumps(row), flush=True)
-                    continue
-                print(
-                    f"{subject:<10} {loop:<9} {policy:<10} {statistics.median(runs):8.3%}"
-                    f" ({min(runs):.3%} to {max(runs):.3%})",
-                    flush=True,
-                )
+    command_line = parser("CPU time per second of silence.", seconds=2.0, runs=3)
+    loops = [*LOOPS, BLOCKING]
+    command_line.add_argument("--loops", nargs="+", choices=loops, default=loops)
+    command_line.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    command_line.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
+    arguments = command_line.parse_args()
+    introduce(arguments, "the median (smallest to largest)")
+    loops = present_loops(arguments.loops)
+    print("\n" + row(["wait", "loop", "policy", "CPU"], WIDTHS))
+    lines = list(product(arguments.subjects, loops, arguments.policies))
+    progress = Progress(len(lines) * arguments.runs)
+    results: list[dict[str, Any]] = []
+    for subject, loop, policy in lines:
+        runs = []
+        for _ in range(arguments.runs):
+            progress.step(f"{subject}, {loop}, {policy}")
+            runs.append(measure(loop, policy, subject, arguments.seconds))
+        progress.clear()
+        print(row([subject, loop, policy, spread(runs, share)], WIDTHS), flush=True)
+        results.append({"subject": subject, "loop": loop, "policy": policy, "cpu": runs})
+    write_json(arguments, results)
     return 0
 
 
