@@ -108,7 +108,7 @@ class Statistics:
     spurious: int
     """Wakes that found nothing to do."""
     predicted: int
-    """Waits that slept at once, because the ones before had lasted too long for a spin to pay."""
+    """Waits that a planned spin ended."""
     timed_out: int
     cancelled: int
     notifies: int
