@@ -4,6 +4,7 @@
 #   ARGS='-k broadcast -x'        arguments for pytest, or for the demo
 #   CC=clang                      another compiler for the native tests
 #   WERROR=-Werror                a compiler's warning in them is an error (as in CI)
+#   WHOLE=1                       the whole suite on emulated CPUs, not a part; half an hour each
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -46,7 +47,7 @@ $(VENV)/.created:
 
 $(VENV)/.run: $(VENV)/.created pyproject.toml
 	@echo "installing what aiospin runs with"
-	@$(PIP) install --upgrade setuptools
+	@$(PIP) install --upgrade pip setuptools
 	@AIOSPIN_NO_EXT=1 $(PIP) install --no-build-isolation --editable '.[cli,trio,uvloop]'
 	@touch $@
 
@@ -71,9 +72,13 @@ demo: build ## an engine broadcasts to asyncio, uvloop and trio programs, live
 	@$(PY) -m aiospin demo $(ARGS)
 
 .PHONY: bench
-bench: build ## what waiting costs on this machine, in time and in CPU; ten minutes
+bench: build ## what waiting costs on this machine, in time and in CPU, beside what else there is; an hour
+	@AIOSPIN_NO_EXT=1 $(PIP) install --no-build-isolation --editable '.[bench]' || echo "the peers that are not installed are named below"
 	@$(PY) benchmarks/wake_latency.py
 	@$(PY) benchmarks/idle_cost.py
+	@$(PY) benchmarks/throughput.py
+	@$(PY) benchmarks/peers.py
+	@$(PY) benchmarks/predict_simulation.py
 
 # ---- checks ----
 
@@ -85,19 +90,20 @@ lint: $(VENV)/.dev ## style, and the layers of the C code
 	@$(VENV)/bin/ruff format --quiet --check .
 	@! grep -rnE '#include *[<"]Python\.h' csrc/core csrc/arch || { \
 	    echo "error: Python.h belongs to csrc/python"; exit 1; }
-	@! grep -rnE '__x86_64__|__aarch64__|__riscv' csrc --exclude-dir=arch || { \
+	@! grep -rnE '__x86_64__|__aarch64__|__riscv' csrc --exclude-dir=arch --exclude-dir=include || { \
 	    echo "error: what depends on the architecture belongs to csrc/arch"; exit 1; }
-	@! grep -rnE '__atomic_|__sync_|stdatomic\.h' csrc --exclude=atomics.h || { \
+	@! grep -rnE '__atomic_|__sync_|stdatomic\.h' csrc --exclude=atomics.h --exclude-dir=include || { \
 	    echo "error: atomic operations belong to csrc/core/atomics.h"; exit 1; }
 
 typecheck: $(VENV)/.dev ## mypy, strict
 	@$(VENV)/bin/mypy --no-error-summary
 
-# ---- native tests: tests/native/test_*.c, each a program linked with the core; exit status 77 is a skip ----
+# ---- native tests: tests/native/test_*.c and tests/conformance/test_*.c, each a program linked with the core;
+# ---- exit status 77 is a skip
 
-NATIVE_TESTS  := $(wildcard tests/native/test_*.c)
+NATIVE_TESTS  := $(wildcard tests/native/test_*.c tests/conformance/test_*.c)
 NATIVE_CORE   := $(wildcard csrc/core/*.c csrc/arch/*.c csrc/arch/*/*.c)
-NATIVE_CFLAGS := -std=gnu11 -g -pthread -Icsrc/core -Icsrc/arch \
+NATIVE_CFLAGS := -std=gnu11 -g -pthread -Icsrc/core -Icsrc/arch -Icsrc/include -Itests/native \
                  -Wall -Wextra -Wshadow -Wconversion $(WERROR)
 
 # $(1): the name of a flavour, a folder of build/native; $(2): its compiler flags
@@ -115,8 +121,11 @@ $$($(1)_DIR)/libcore.a: $$(NATIVE_CORE:%.c=$$($(1)_DIR)/%.o)
 $$($(1)_DIR)/test_%: $$($(1)_DIR)/tests/native/test_%.o $$($(1)_DIR)/libcore.a
 	@$$(CC) $(2) -pthread $$^ -o $$@
 
+$$($(1)_DIR)/test_%: $$($(1)_DIR)/tests/conformance/test_%.o $$($(1)_DIR)/tests/conformance/contract.o $$($(1)_DIR)/libcore.a
+	@$$(CC) $(2) -pthread $$^ -o $$@
+
 .PHONY: native-$(1)
-native-$(1): $$(NATIVE_TESTS:tests/native/%.c=$$($(1)_DIR)/%)
+native-$(1): $$(patsubst %.c,$$($(1)_DIR)/%,$$(notdir $$(NATIVE_TESTS)))
 	@tools/run_native.sh $$^
 
 -include $$(wildcard $$($(1)_DIR)/*/*/*.d $$($(1)_DIR)/*/*/*/*.d)
@@ -125,6 +134,7 @@ comma := ,
 $(eval $(call flavour,test,-O2))
 $(eval $(call flavour,asan,-O1 -fno-omit-frame-pointer -fsanitize=address$(comma)undefined -fno-sanitize-recover=all))
 $(eval $(call flavour,tsan,-O1 -fno-omit-frame-pointer -fsanitize=thread))
+$(eval $(call flavour,static,-O2 -static))
 
 .PHONY: asan tsan
 native-test: ## the C tests of the core
@@ -135,10 +145,25 @@ asan: native-asan $(VENV)/.dev ## the C tests and the suite under AddressSanitiz
 	@$(PY) tools/wheels.py build build/asan --sanitize address,undefined
 	@$(PY) tools/wheels.py test build/asan --sanitize address,undefined $(ARGS)
 
+# ---- fuzzing: tests/fuzz, guided by coverage; what it finds is kept in tests/fuzz/corpus and run by the native tests ----
+
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS   := -std=gnu11 -g -O1 -fno-sanitize-recover=all -fsanitize=fuzzer,address,undefined
+
+build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(C_CODE)
+	@command -v clang > /dev/null || { echo "error: the fuzzer is part of clang: install it"; exit 1; }
+	@mkdir -p build/fuzz/found
+	@clang $(FUZZ_FLAGS) -Icsrc/core -Icsrc/arch $< $(NATIVE_CORE) -pthread -o $@
+
+.PHONY: fuzz
+fuzz: build/fuzz/fuzz_ring ## attach, read and write of a segment that somebody scribbles over; FUZZ_SECONDS=60
+	@$< -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/ \
+	    build/fuzz/found tests/fuzz/corpus/ring
+
 # ---- wheels ----
 
-.PHONY: wheels check-wheels
-wheels: dist/.built ## the sdist and the wheels for every Python of this machine, in dist/
+.PHONY: wheels check-wheels test-next
+wheels: dist/.built ## the sdist and the wheels, for every machine and every Python of this one, in dist/
 
 # folders too, so that a deleted file counts
 PACKAGED := $(shell find aiospin benchmarks csrc docs examples tests tools ! -path '*/__pycache__*' ! -name '*.so' 2> /dev/null)
@@ -149,6 +174,30 @@ dist/.built: $(VENV)/.dev pyproject.toml setup.py MANIFEST.in README.md CHANGELO
 check-wheels: dist/.built ## audit the wheels, and run the suite from them on every Python of this machine
 	@$(PY) tools/wheels.py audit dist
 	@$(PY) tools/wheels.py test dist $(ARGS)
+
+test-next: dist/.built ## the suite on Pythons newer than any here: those of Debian's next release
+	@$(PY) tools/wheels.py test-next dist $(ARGS) || [ $$? -eq 77 ]
+
+# ---- executed where: the conformance programs, here and on emulated hardware (tests/emulated/README.md) ----
+
+CONFORMANCE := $(static_DIR)/test_backend $(static_DIR)/test_fallback
+
+EMULATED_QEMU := emulated-aarch64 emulated-riscv64
+
+.PHONY: emulated emulated-bochs $(EMULATED_QEMU) platforms
+emulated: emulated-bochs $(EMULATED_QEMU) ## every wait instruction that this machine lacks, on emulated CPUs; minutes
+
+emulated-bochs: dist/.built $(CONFORMANCE)
+	@$(PY) tests/emulated/bochs.py --wheels dist $(static_DIR) || [ $$? -eq 77 ]
+
+$(EMULATED_QEMU): dist/.built
+	@$(PY) tests/emulated/qemu_user.py --wheels dist $(if $(WHOLE),--whole) $(@:emulated-%=%) || [ $$? -eq 77 ]
+
+platforms: $(VENV)/.built $(CONFORMANCE) ## run the conformance programs here, and write what was executed where into docs/platforms.md
+	@mkdir -p build/platforms
+	@for program in $(CONFORMANCE) "$(PY) tests/conformance/api_program.py"; do \
+	    $$program > build/platforms/output && $(PY) tools/platforms.py record < build/platforms/output || exit 1; done
+	@$(PY) tools/platforms.py tables
 
 .PHONY: clean distclean
 clean: ## remove what was built

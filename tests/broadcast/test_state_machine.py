@@ -1,0 +1,199 @@
+"""Random programs against a plain list: whatever is sent, received, attached, abandoned and closed in whatever order,
+each reader gets what was published after it attached, in order, or is told exactly how much it lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    precondition,
+    rule,
+)
+from support import COMPILED
+
+import aiospin
+from aiospin import BroadcastReader, BroadcastWriter, EndOfStream, LaggedError, WouldBlock
+
+CAPACITY = 4096
+MAX_READERS = 4
+
+# small ones, those about half the capacity, where the ring ends and files begin, and large ones
+sizes = st.one_of(
+    st.integers(0, 200),
+    st.integers(CAPACITY // 2 - 70, CAPACITY // 2 + 70),
+    st.integers(CAPACITY, 3 * CAPACITY),
+)
+
+
+class Machine(RuleBasedStateMachine):
+    readers = Bundle("readers")
+
+    @initialize(overflow=st.sampled_from(["block", "drop_oldest"]))
+    def create(self, overflow: Any) -> None:
+        self.writer = BroadcastWriter.create(
+            capacity=CAPACITY, max_readers=MAX_READERS, overflow=overflow
+        )
+        self.lossy = overflow == "drop_oldest"
+        self.published: list[bytes] = []
+        self.next: dict[BroadcastReader, int] = {}  # the index of what each gets next
+        self.closed = False
+
+    def teardown(self) -> None:
+        if hasattr(self, "writer"):
+            for reader in list(self.next):
+                reader.close()
+            self.writer.close()
+
+    def message(self, size: int) -> bytes:
+        number = len(self.published)
+        return (number.to_bytes(4, "little") * (size // 4 + 1))[:size]
+
+    # ---- the writer ----
+
+    def may_be_full(self) -> bool:
+        """In "block" mode a reader that has something to read may be in the way; nobody else ever is."""
+        return not self.lossy and any(at < len(self.published) for at in self.next.values())
+
+    def publish(self, send: Any, messages: list[bytes]) -> None:
+        try:
+            sent = send()
+        except WouldBlock:
+            assert self.may_be_full()
+        else:
+            count = len(messages) if sent is None else sent
+            assert count == len(messages) or self.may_be_full()
+            self.published += messages[:count]
+
+    @precondition(lambda self: not self.closed)
+    @rule(size=sizes)
+    def send(self, size: int) -> None:
+        message = self.message(size)
+        self.publish(lambda: self.writer.send_nowait(message), [message])
+
+    @precondition(lambda self: not self.closed)
+    @rule(several=st.lists(sizes, min_size=1, max_size=5))
+    def send_many(self, several: list[int]) -> None:
+        messages = [bytes([number]) * size for number, size in enumerate(several)]
+        self.publish(lambda: self.writer.send_many_nowait(messages), messages)
+
+    @precondition(lambda self: not self.closed)
+    @rule(size=sizes, gives_up=st.booleans())
+    def write_in_place(self, size: int, gives_up: bool) -> None:
+        message = self.message(size)
+
+        def write() -> int:
+            try:
+                with self.writer.acquire_write(size, timeout=0) as view:
+                    view[:] = message
+                    if gives_up:
+                        raise KeyError
+            except KeyError:
+                return 0
+            except TimeoutError:
+                raise WouldBlock from None
+            return 1
+
+        if gives_up:
+            before = self.writer.statistics().messages
+            try:
+                assert write() == 0
+            except WouldBlock:
+                assert self.may_be_full()
+            assert self.writer.statistics().messages == before
+        else:
+            self.publish(write, [message])
+
+    @rule()
+    def close_the_writer(self) -> None:
+        self.writer.close()
+        self.closed = True
+
+    # ---- the readers ----
+
+    @precondition(lambda self: not self.closed and len(self.next) < MAX_READERS)
+    @rule(target=readers)
+    def attach(self) -> BroadcastReader:
+        reader = BroadcastReader.attach(self.writer.handle)
+        self.next[reader] = len(self.published)
+        return reader
+
+    @rule(reader=consumes(readers))
+    def detach(self, reader: BroadcastReader) -> None:
+        reader.close()
+        del self.next[reader]
+
+    def take(self, reader: BroadcastReader, receive: Any) -> None:
+        at = self.next[reader]
+        try:
+            messages = receive()
+        except WouldBlock:
+            assert at == len(self.published)
+            assert not self.closed
+        except EndOfStream:
+            assert at == len(self.published)
+            assert self.closed
+        except LaggedError as lag:
+            self.lost(reader, lag.skipped)
+        else:
+            assert messages == self.published[at : at + len(messages)]
+            self.next[reader] = at + len(messages)
+
+    def lost(self, reader: BroadcastReader, skipped: int) -> None:
+        at = self.next[reader]
+        assert self.lossy
+        assert 0 < skipped <= len(self.published) - at
+        self.next[reader] = at + skipped
+
+    @rule(reader=readers)
+    def receive(self, reader: BroadcastReader) -> None:
+        self.take(reader, lambda: [reader.receive_nowait()])
+
+    @rule(reader=readers, most=st.integers(1, 10))
+    def receive_many(self, reader: BroadcastReader, most: int) -> None:
+        self.take(reader, lambda: reader.receive_many_nowait(most))
+
+    @rule(reader=readers, fails=st.booleans())
+    def read_in_place(self, reader: BroadcastReader, fails: bool) -> None:
+        def read() -> list[bytes]:
+            got = []
+            try:
+                with reader.acquire_read(timeout=0) as view:
+                    got.append(bytes(view))
+                    if fails:
+                        raise KeyError
+            except KeyError:
+                pass
+            except TimeoutError:
+                raise WouldBlock from None
+            return got
+
+        self.take(reader, read)
+
+    @rule(reader=readers)
+    def look(self, reader: BroadcastReader) -> None:
+        assert reader.lag == len(self.published) - self.next[reader]
+
+
+@pytest.mark.slow
+def test_random_programs() -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine,
+        settings=settings(
+            max_examples=100 if COMPILED else 25,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,  # the same programs in every run; more of them by hand
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    assert aiospin.statistics().pinned_buffers == 0
