@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 # capacity bounds what lies in the ring.
 WINDOW: Final = 4
 
+# Each has more than half the capacity, so eight fill the window; but in a ring of more than 8 GiB, where a message of
+# 4 GiB is large. One that is forgotten the writer removes.
+_MOST_PASSED: Final = 64
+
 _HEADER: Final = struct.Struct("=4Q")  # id of the segment, sequence, length, 0
 
 
@@ -102,15 +106,16 @@ class OutgoingFiles:
     def make_room(self, length: int) -> bool:
         """Room for another one? In "drop_oldest" mode there always is. Otherwise, if not, the ring's wait is set
         up to last until the oldest is read."""
-        self.sweep()
-        while self._files and self._nbytes + length > self._window:
-            end = self._files[0].end
+        while True:
+            self.sweep()
+            with self._lock:
+                if not self._files or self._nbytes + length <= self._window:
+                    return True
+                end = self._files[0].end
             if not self._lossy:
                 self._ring.want_past(end)
                 return False
             self._ring.drop_before(end)
-            self.sweep()
-        return True
 
     def create(self, length: int) -> Draft:
         """The file of the next message, for which a record is claimed.
@@ -153,9 +158,9 @@ class IncomingFiles:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._opened = (0, segment.path)  # position and path of the one opened last
-        self._passed: deque[tuple[int, Path]] = (
-            deque()
-        )  # those that another reader was before still
+        # Those that another reader was before still. One may stand still while the writer drops the oldest: then
+        # more than the window has room for are gone already.
+        self._passed: deque[tuple[int, Path]] = deque(maxlen=_MOST_PASSED)
 
     def open(self, sequence: int, position: int, length: int, copy: bool) -> Buffer | None:
         """The message, or a read-only view of it. None: its file is gone.

@@ -36,13 +36,17 @@ class Lookout:
         raise NotImplementedError("complete() hands nothing over to a loop")
 
     def begin(self) -> None:
-        """Look from now on. Does nothing while it does."""
+        """Look from now on. Does nothing while it does, nor where no thread can be started: isolated
+        subinterpreters forbid those that do not hold the exit up."""
         with self._lock:
             if self._waiter is None:
                 if self._wait is None:
                     word = bytearray(4)
                     self._wait = core.Wait(word, ne(0, dtype="uint32").program_for(word), True)
-                self._submit(default_waiter())
+                try:
+                    self._submit(default_waiter())
+                except RuntimeError:
+                    pass
 
     def _submit(self, waiter: Waiter) -> None:
         assert self._wait is not None
@@ -53,14 +57,17 @@ class Lookout:
     def complete(self, status: int) -> bool:
         if status != core.STOPPED:
             core.count("timed_out", -1)  # nobody's timeout
-        goes_on = status != core.STOPPED and self._look()
-        with self._lock:
-            waiter, self._waiter = self._waiter, None
-            if goes_on and waiter is not None:
-                try:
-                    self._submit(waiter)
-                except ClosedResourceError:
-                    pass  # that waiter is being closed: the next begin() takes another
+        goes_on = False
+        try:
+            goes_on = status != core.STOPPED and self._look()
+        finally:
+            with self._lock:
+                waiter, self._waiter = self._waiter, None
+                if goes_on and waiter is not None:
+                    try:
+                        self._submit(waiter)
+                    except ClosedResourceError:
+                        pass  # that waiter is being closed: the next begin() takes another
         return False
 
     def end(self) -> None:

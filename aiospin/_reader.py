@@ -172,24 +172,40 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
         self, max_messages: int = 1024, timeout: float | None = None
     ) -> list[bytes]:
         """All messages that are there, at least one and at most ``max_messages``, in one native call."""
-        return await self._perform(self._receiving_many(max_messages), timeout)
+        deadline_ns = FOREVER if timeout is None else deadline_of(timeout)
+        _check_batch(max_messages)
+        if spend():
+            await pause()
+        messages = self._receive_many(max_messages)
+        if not messages:
+            operation = partial(self._receive_batch, max_messages)
+            return await self._eventually(operation, deadline_ns, timeout)
+        return messages
 
     def receive_many_nowait(self, max_messages: int = 1024) -> list[bytes]:
         """All messages that are there.
 
         :raises WouldBlock: there is none just now.
         """
-        return self._perform_nowait(self._receiving_many(max_messages))
+        _check_batch(max_messages)
+        messages = self._receive_many(max_messages)
+        if not messages:
+            self._ask_after_peer()
+            raise WouldBlock
+        return messages
 
     def receive_many_sync(
         self, max_messages: int = 1024, timeout: float | None = None
     ) -> list[bytes]:
         """The blocking form of :meth:`receive_many`."""
-        return self._perform_sync(
-            self._receiving_many(max_messages),
-            timeout,
-            ("receive_many_sync()", "await receive_many()"),
-        )
+        deadline_ns = FOREVER if timeout is None else deadline_of(timeout)
+        _check_batch(max_messages)
+        messages = self._receive_many(max_messages)
+        if not messages:
+            operation = partial(self._receive_batch, max_messages)
+            names = "receive_many_sync()", "await receive_many()"
+            return self._eventually_sync(operation, deadline_ns, timeout, names)
+        return messages
 
     async def receive_object(
         self, timeout: float | None = None, *, copy: bool = True, codec: Decoder | None = None
@@ -265,12 +281,8 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
 
     # Operations for _perform() and its like: None while nothing is there.
 
-    def _receiving_many(self, max_messages: int) -> Callable[[], list[bytes] | None]:
-        if isinstance(max_messages, bool) or not isinstance(max_messages, int):
-            raise TypeError(f"max_messages must be an integer, not {max_messages!r}")
-        if max_messages < 1:
-            raise ValueError(f"max_messages must be at least 1, not {max_messages}")
-        return lambda: self._receive_many(max_messages) or None
+    def _receive_batch(self, max_messages: int) -> list[bytes] | None:
+        return self._receive_many(max_messages) or None
 
     def _receive_object(self, copy: bool, codec: Decoder | None) -> tuple[Any] | None:
         if codec is None:
@@ -334,13 +346,15 @@ class ReadSlot:
         self._view: memoryview | None = None
 
     def __enter__(self) -> memoryview:
-        reader = self._reader
-        self._view = reader._perform_sync(
-            reader._ring.acquire,
-            self._timeout,
-            ("with acquire_read()", "async with acquire_read()"),
-        )
-        return self._view
+        reader, timeout = self._reader, self._timeout
+        deadline_ns = deadline_of(timeout)
+        acquire = reader._ring.acquire
+        view = acquire()
+        if view is None:
+            names = "with acquire_read()", "async with acquire_read()"
+            view = reader._eventually_sync(acquire, deadline_ns, timeout, names)
+        self._view = view
+        return view
 
     async def __aenter__(self) -> memoryview:
         reader = self._reader
@@ -385,3 +399,10 @@ def _join(segment: Segment, large: IncomingFiles) -> core.RingReader:
     raise AiospinError(
         f"all {slot} reader slots of the broadcast {segment.name!r} are taken: create it with a larger max_readers"
     )
+
+
+def _check_batch(max_messages: int) -> None:
+    if isinstance(max_messages, bool) or not isinstance(max_messages, int):
+        raise TypeError(f"max_messages must be an integer, not {max_messages!r}")
+    if max_messages < 1:
+        raise ValueError(f"max_messages must be at least 1, not {max_messages}")

@@ -7,6 +7,7 @@ import os
 import time
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import anyio
@@ -520,17 +521,20 @@ class WriteSlot:
         self._view: memoryview | None = None
 
     def __enter__(self) -> memoryview:
-        self._view = self._writer._perform_sync(
-            self._claim, self._timeout, ("with acquire_write()", "async with acquire_write()")
-        )
-        return self._view
+        writer, timeout = self._writer, self._timeout
+        deadline_ns = deadline_of(timeout)
+        view = writer._claim(self._nbytes)
+        if view is None:
+            operation = partial(writer._claim, self._nbytes)
+            names = "with acquire_write()", "async with acquire_write()"
+            view = writer._eventually_sync(operation, deadline_ns, timeout, names)
+        self._view = view
+        return view
 
     async def __aenter__(self) -> memoryview:
-        self._view = await self._writer._perform(self._claim, self._timeout)
+        operation = partial(self._writer._claim, self._nbytes)
+        self._view = await self._writer._perform(operation, self._timeout)
         return self._view
-
-    def _claim(self) -> memoryview | None:
-        return self._writer._claim(self._nbytes)
 
     def __exit__(
         self,

@@ -43,7 +43,7 @@ from aiospin import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PARK = WaitPolicy(mode="park")
+PARK = WaitPolicy(mode="park", predict=False)
 SPIN = WaitPolicy(max_spin=3600, predict=False)
 
 
@@ -105,9 +105,8 @@ def test_vllm_45224_a_lost_notification(run):
 
 
 @pytest.mark.skipif(not COMPILED, reason="the writer of the stand-in refuses doorbells")
-@pytest.mark.xfail(reason="a reader asleep on its doorbell looks again only when it is rung")
 def test_vllm_45224_a_lost_ring(run):
-    """The same for one that sleeps on its doorbell: it has heard messages before."""
+    """The same for one that has heard messages, and sleeps on the doorbell agreed on with the writer."""
 
     async def main():
         writer, _ = pair(readers=0)
@@ -127,13 +126,17 @@ def test_vllm_45224_a_lost_ring(run):
                     mute.send_aloud(b"aloud")
                     while not asleep():  # noqa: ASYNC110 - memory tells nobody
                         await anyio.sleep(0.001)
-                mute.send(b"silent")
+                for _ in range(3):  # an earlier ring may still end one sleep more
+                    while reader.lag or memory[line + 24] != 3:  # noqa: ASYNC110 - memory tells nobody
+                        await anyio.sleep(0.001)
+                    mute.send(b"silent")
 
             async with anyio.create_task_group() as group:
                 group.start_soon(send)
-                with anyio.fail_after(2):
-                    while await reader.receive() != b"silent":
-                        pass
+                silent = 0
+                with anyio.fail_after(PATIENCE / 2):
+                    while silent < 3:
+                        silent += await reader.receive() == b"silent"
 
     run(main)
 

@@ -373,7 +373,7 @@ def test_a_reader_is_killed_when(monkeypatch, step, how):
 ATTACH = "reader = BroadcastReader.attach(sys.argv[1]); tell(reader.statistics().slot); told()"
 
 
-def test_survivors_go_on_soon(record_property):
+def test_survivors_go_on_soon():
     """How long it takes, from when the death could be known; a tenth of a second is promised on an idle machine."""
     told, freed = [], []
     for _ in range(5):
@@ -400,8 +400,7 @@ def test_survivors_go_on_soon(record_property):
                 died = time.monotonic()
                 outcome.get()
                 freed.append(time.monotonic() - died)
-    record_property("told_of_a_dead_writer_s", max(told))
-    record_property("freed_of_a_dead_reader_s", max(freed))
+    print(f"told of a dead writer within {max(told):.3f} s, of a dead reader {max(freed):.3f} s")
     assert max(told) < SOON
     assert max(freed) < SOON
 

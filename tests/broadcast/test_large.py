@@ -8,6 +8,7 @@ import random
 import resource
 import stat
 import struct
+import threading
 from pathlib import Path
 
 import anyio
@@ -115,7 +116,7 @@ def test_other_buffers():
         assert reader.receive_nowait() == array.tobytes()
         with pytest.raises(BufferError, match="contiguous"):
             writer.send_nowait(array[:, ::2])
-        with pytest.raises(TypeError, match="bytes-like|buffer protocol"):
+        with pytest.raises(TypeError, match=r"bytes-like|buffer protocol"):
             writer.send_nowait("x" * LARGE)
         assert files(writer) == []
 
@@ -201,6 +202,22 @@ def test_a_reader_that_leaves_lets_it_go(overflow):
         until(lambda: not files(writer))
         until(lambda: not aiospin.statistics().live_tickets)  # nothing is looked after any more
         assert aiospin.statistics().timed_out == timed_out
+
+
+def test_where_no_thread_can_be_started(monkeypatch):
+    """The next large message and the close remove what nobody will read."""
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    writer, [reader] = pair(CAPACITY)
+    with writer:
+        writer.send_nowait(bytes(LARGE))
+        assert files(writer) == ["message-0"]
+        reader.close()
+        writer.send_nowait(bytes(LARGE))
+        assert files(writer) == []
 
 
 READER = """
@@ -367,6 +384,19 @@ def test_drop_oldest_drops_what_the_ring_overwrites():
         until(lambda: not files(writer))  # by the idle writer
         with pytest.raises(LaggedError):
             reader.receive_nowait()
+
+
+def test_a_reader_that_stands_still_costs_the_others_nothing():
+    writer, [reader, still] = pair(4096, readers=2, overflow="drop_oldest")
+    with writer, reader, still:
+        for number in range(200):
+            writer.send_nowait(make_message(number, 2100))
+            assert number_of(reader.receive_nowait()) == number
+            assert len(files(writer)) <= 8
+        assert len(reader._large._passed) <= 64
+        with pytest.raises(LaggedError):
+            still.receive_nowait()
+        assert number_of(still.receive_nowait()) > 190
 
 
 @pytest.mark.parametrize("in_place", [False, True])

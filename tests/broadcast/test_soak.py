@@ -20,7 +20,14 @@ def test_soak(seed):
     """Writers and readers that are killed at random; nothing is lost, torn or out of order."""
     messages = scaled(20_000, 2_000)  # or as many as go into a few seconds
     done = subprocess.run(
-        [sys.executable, SOAK, f"--messages={messages}", f"--seed={seed}", "--kill-every=0.1", "--seconds=3"],
+        [
+            sys.executable,
+            SOAK,
+            f"--messages={messages}",
+            f"--seed={seed}",
+            "--kill-every=0.1",
+            "--seconds=3",
+        ],
         capture_output=True,
         text=True,
         timeout=50,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from aiospin._cli.bench.arrivals import JITTERS, NAMED, PERIODS
+    from aiospin._cli.bench.arrivals import NAMED, PERIODS
     from aiospin._cli.bench.candidates import CANDIDATES
     from aiospin._cli.bench.loops import BLOCKING, LOOPS
     from aiospin._cli.bench.places import PLACES
@@ -45,20 +45,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument(
         "--all",
         action="store_true",
-        help="every traffic in every place, and not only one of each kind: most of a day",
+        help="every traffic in every place, and not only one of each kind: a working day",
     )
     parser.add_argument(
         "--traffic",
         nargs="+",
         type=_traffic,
         metavar="NAME",
-        help="when messages are sent; see below",
+        help="when messages are sent; see below (default: one of each kind)",
     )
     parser.add_argument(
         "--trace", metavar="FILE", help="traffic of your own: a gap in seconds per line; # comments"
     )
     for option, choices, text in (
-        ("--policy", tuple(CANDIDATES), "how the reader waits; see below"),
+        ("--policy", tuple(CANDIDATES), "how the reader waits; see below (default: all)"),
         ("--loop", (*LOOPS, BLOCKING), "of the reader (default: those that are installed)"),
         (
             "--place",
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     policies = "\n".join(f"  {one.name:<10} {one.purpose}" for one in CANDIDATES.values())
     parser.epilog = f"""\
 traffic:
-  {", ".join(PERIODS)}, or any other period; with jitter: 7ms~5%, of which {len(JITTERS) - 1} belong to --all
+  {", ".join(PERIODS)}, or any other period; 7ms~5% is one with jitter
   {", ".join(NAMED)}
   decode is made of a distribution, and no recording; use --trace for one
 
@@ -101,7 +101,7 @@ Ctrl-C ends it early; what was measured until then is shown, and written, all th
 
 def run(arguments: argparse.Namespace) -> int:
     from aiospin._cli.bench.energy import packages
-    from aiospin._cli.bench.machine import introduction, machine
+    from aiospin._cli.bench.machine import introduction, machine, unrest
     from aiospin._cli.bench.plot import svg, text
     from aiospin._cli.bench.progress import RichMissingError, progress
     from aiospin._cli.bench.recommend import recommend
@@ -113,7 +113,9 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = _scope(arguments)
     for file in (arguments.json, arguments.plot):
         if file:
-            _write(file, "")  # it would be a pity to learn after an hour that this cannot be done
+            _write(
+                file, "", "a"
+            )  # it would be a pity to learn after an hour that this cannot be done
     _, no_energy = packages()
     print(introduction())
     runs = (
@@ -127,6 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{line}.")
     if no_energy:
         print(f"Energy is left out: {no_energy}.")
+    if busy := unrest():
+        print(busy)
     print(LEGEND + ".", flush=True)
     results: Results = {}
     interrupted = False
@@ -144,7 +148,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\nLatency against CPU{together}:\n")
         print("\n".join(text(overall(results))))
     if recommendation is not None:
-        print(f"\n{recommendation.sentence}", flush=True)
+        print(
+            "\n" + "\n".join(filter(None, (recommendation.sentence, recommendation.doubt))),
+            flush=True,
+        )
     if arguments.json:
         settings = {
             "traffic": list(chosen.traffic),
@@ -164,7 +171,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(chosen: Scope, bar: Progress, results: Results) -> None:
-    """Measure everything, part by part, of which the complete ones are in the results; policies take turns, so that what else the machine does meets all of them."""
+    """Measure everything, part by part; results get those that are complete.
+
+    Policies take turns, so that what else the machine does meets all of them.
+    """
     from aiospin._cli.bench.crew import CrewError
     from aiospin._cli.bench.measure import measure
     from aiospin._cli.bench.table import table
@@ -210,9 +220,10 @@ def _scope(arguments: argparse.Namespace) -> Scope:
         raise CommandError(str(error)) from None
 
 
-def _write(file: str, content: str) -> None:
+def _write(file: str, content: str, mode: str = "w") -> None:
     try:
-        Path(file).write_text(content, encoding="utf-8")
+        with Path(file).open(mode, encoding="utf-8") as opened:
+            opened.write(content)
     except OSError as error:
         raise CommandError(f"cannot write {file}: {sentence(error)}") from None
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # 32 gaps (ASP_PREDICT_GAPS of csrc/core/predict.h).
 WARM_UP: Final = 50
 
+SHORTEST: Final = 1e-6  # seconds between messages on average: to send one takes about as long
 POISSON_MEAN: Final = 7e-3  # seconds
 BURST: Final = 10  # messages
 BURST_PERIOD: Final = 50e-3  # seconds from one burst to the next
@@ -49,15 +50,13 @@ if TYPE_CHECKING:
 
 def _filling(gaps: Iterable[float], seconds: float) -> list[Due]:
     """Of endless gaps, the warm-up and then as many as fit, at least one."""
-    found: list[Due] = []
-    left = seconds
-    for gap in gaps:
-        if len(found) > WARM_UP:
-            left -= gap
-            if left <= 0:
-                break
-        elif len(found) == WARM_UP:
-            left -= gap
+    endless = iter(gaps)
+    found = [Due(gap) for gap in islice(endless, WARM_UP + 1)]
+    left = seconds - found[-1].gap
+    for gap in endless:
+        left -= gap
+        if left <= 0:
+            break
         found.append(Due(gap))
     return found
 
@@ -109,8 +108,7 @@ def recorded(gaps: Sequence[float]) -> Arrivals:
     """The gaps of a trace, from the beginning again after the last. The warm-up is its beginning, too."""
 
     def messages(_: Random, seconds: float) -> list[Due]:
-        warm_up = [Due(gap) for gap in islice(cycle(gaps), WARM_UP)]
-        return warm_up + _filling(cycle(gaps), seconds)[WARM_UP:]
+        return _filling(cycle(gaps), seconds)
 
     return messages
 
@@ -134,8 +132,12 @@ def read_trace(text: str) -> list[float]:
                 f"line {number} must be a gap in seconds, from 0 to 3600, not {content!r}"
             )
         gaps.append(gap)
-    if not sum(gaps):
+    if not gaps:
         raise ValueError("there is no gap in it: it needs one per line, in seconds")
+    if sum(gaps) < SHORTEST * len(gaps):
+        raise ValueError(
+            f"its gaps are shorter than {SHORTEST * 1e6:g} µs on average; are they seconds?"
+        )
     return gaps
 
 
@@ -167,7 +169,7 @@ def arrivals(name: str) -> Arrivals:
             f"{name!r} is no traffic: write {', '.join(NAMED)}, a period such as 3ms, or one with jitter such as 7ms~5%"
         )
     period, jitter = float(match[1]) / 1e3, float(match[2] or 0) / 100
-    if not 1e-6 <= period <= 60 or jitter > 1:
+    if not SHORTEST <= period <= 60 or jitter > 1:
         raise ValueError(
             f"{name!r}: the period must be from 0.001ms to 60000ms, the jitter up to 100%"
         )

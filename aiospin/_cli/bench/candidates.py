@@ -80,8 +80,8 @@ CANDIDATES: Final = {
             replace(_FIXED, mode="loop", max_spin=3600.0),
             'WaitPolicy(mode="loop", max_spin=3600, predict=False)',
         ),
-        Candidate("1s", "1", "a fixed grace of 1 s", replace(_FIXED, max_spin=1.0)),
-        Candidate("2ms", "2", "a fixed grace of 2 ms", replace(_FIXED, max_spin=2e-3)),
+        Candidate("fixed-1s", "1", "a fixed grace of 1 s", replace(_FIXED, max_spin=1.0)),
+        Candidate("fixed-2ms", "2", "a fixed grace of 2 ms", replace(_FIXED, max_spin=2e-3)),
         Candidate(
             "average",
             "A",

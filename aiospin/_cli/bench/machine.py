@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiospin
+
+GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+QUIET: Final = (
+    0.25  # tasks that run or want to, in the mean over a minute; a desktop at rest has fewer
+)
 
 
 def machine() -> dict[str, Any]:
@@ -18,6 +23,8 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "aiospin": aiospin.__version__,
         "backend": aiospin.capabilities().backend,
+        "governor": _governor(),
+        "load": round(os.getloadavg()[0], 2),
     }
 
 
@@ -28,6 +35,24 @@ def introduction() -> str:
         f"{here['cpus']} CPUs of {here['cpu']}, Linux {here['kernel']}, Python {here['python']}, aiospin "
         f"{here['aiospin']} waiting with {here['backend']}."
     )
+
+
+def unrest() -> str:
+    """A warning, where other programs take a part in the measurement; else nothing."""
+    load = os.getloadavg()[0]
+    if load <= QUIET:
+        return ""
+    return (
+        f"Other programs were running in the last minute (a load of {load:.1f}): on a machine that does nothing else "
+        "the numbers would be smaller and say more."
+    )
+
+
+def _governor() -> str | None:
+    try:
+        return GOVERNOR.read_text(encoding="ascii").strip()
+    except OSError:  # virtual machines have none
+        return None
 
 
 def _cpu_model() -> str:

@@ -32,6 +32,8 @@ class Recommendation:
     excess: dict[str, float]
     """Of every policy, by name: 1 is the cheapest there was under all circumstances."""
     sentence: str
+    doubt: str
+    """What single runs would recommend, if that is something else; else nothing."""
 
 
 def cost_us(one: Point, price: float) -> float:
@@ -57,34 +59,68 @@ def excess(results: Results, price: float) -> dict[str, float]:
 def recommend(results: Results, price: float) -> Recommendation | None:
     """None where nothing that a program can use was measured under all circumstances."""
     found = excess(results, price)
+    best = _best(found)
+    if best is None:
+        return None
+    expression = CANDIDATES[best].expression
+    assert expression is not None
+    sentence = f"Use {expression}: {_cost(results, found[best], price)}; {_numbers(results, best)}."
+    return Recommendation(best, expression, price, found, sentence, _doubt(results, best, price))
+
+
+def _best(found: dict[str, float]) -> str | None:
     usable = {policy: ratio for policy, ratio in found.items() if CANDIDATES[policy].expression}
     if not usable:
         return None
     best = min(usable, key=lambda policy: usable[policy])
     if DEFAULT in usable and usable[DEFAULT] <= usable[best] * (1 + TIE):
-        best = DEFAULT
-    expression = CANDIDATES[best].expression
-    assert expression is not None
-    return Recommendation(best, expression, price, found, _sentence(results, best, found, price))
+        return DEFAULT
+    return best
 
 
-def _sentence(results: Results, best: str, found: dict[str, float], price: float) -> str:
+def _cost(results: Results, ratio: float, price: float) -> str:
+    worth = f"where a second of latency is worth {price:g} s of CPU"
+    if len(results) == 1:
+        compared = "is the cheapest" if ratio == 1 else f"costs {ratio:.2f} times the cheapest"
+        return f"{worth}, it {compared}"
+    return (
+        f"{worth}, it costs {ratio:.2f} times the cheapest policy of each of the {len(results)} parts of this "
+        "measurement, on average"
+    )
+
+
+def _numbers(results: Results, best: str) -> str:
     every = {one.policy: one for one in overall(results)}
-    chosen = every[best]
-    kinds = len(results)
-    over = "what was measured" if kinds == 1 else f"the {kinds} parts of this measurement"
-    text = (
-        f"Use {CANDIDATES[best].expression}: where a second of latency is worth {price:g} s of CPU, it costs "
-        f"{found[best]:.2f} times the cheapest policy of each part over {over}; "
+    chosen = every.pop(best)
+    found = (
         f"its median latency is {microseconds(chosen.p50_us)} µs at {share(chosen.cpu)} of a core"
     )
-    others = [one for one in every.values() if one.policy != best]
-    if others:
-        fastest = min(others, key=lambda one: one.p50_us)
-        frugal = min(others, key=lambda one: one.cpu)
-        text += (
-            f", that of {fastest.policy} {microseconds(fastest.p50_us)} µs at {share(fastest.cpu)}"
-        )
-        if frugal != fastest:
-            text += f" and that of {frugal.policy} {microseconds(frugal.p50_us)} µs at {share(frugal.cpu)}"
-    return text + "."
+    if every:
+        fastest = min(every.values(), key=lambda one: one.p50_us)
+        frugal = min(every.values(), key=lambda one: one.cpu)
+        others = [
+            f"that of {one.policy} {microseconds(one.p50_us)} µs at {share(one.cpu)}"
+            for one in dict.fromkeys((fastest, frugal))
+        ]
+        found += ", " + " and ".join(others)
+    return found
+
+
+def _doubt(results: Results, best: str, price: float) -> str:
+    runs = min(len(runs) for part in results.values() for runs in part.values())
+    others: dict[str, int] = {}
+    for number in range(runs):
+        alone = {
+            part: {policy: found[number : number + 1] for policy, found in measured.items()}
+            for part, measured in results.items()
+        }
+        winner = _best(excess(alone, price))
+        if winner is not None and winner != best:
+            others[winner] = others.get(winner, 0) + 1
+    if not others:
+        return ""
+    named = " and ".join(f"{count} for {policy}" for policy, count in others.items())
+    return (
+        f"The runs do not agree: of {runs}, taken alone, {named}. Measure longer, on a quieter machine, or take it "
+        "that these cost about the same."
+    )

@@ -27,7 +27,7 @@ START_UP: Final = 1.0  # seconds, about, of two fresh processes
 COMMON: Final = ("0.1ms", "1ms", "7ms~5%", "10ms", "50ms", "poisson", "bursts", "decode")
 QUICK: Final = ("1ms", "7ms~5%", "bursts")
 # Those between which a program chooses, and what others do.
-QUICK_POLICIES: Final = ("latency", "balanced", "powersave", "spin", "2ms", "average")
+QUICK_POLICIES: Final = ("latency", "balanced", "powersave", "spin", "fixed-2ms", "average")
 
 
 class ScopeError(Exception):
