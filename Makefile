@@ -7,7 +7,10 @@
 #   WHOLE=1                       the whole suite on emulated CPUs, not a part; half an hour each
 
 .DEFAULT_GOAL := help
+# a step at a time, but for -j where nothing but native tests is asked for
+ifneq ($(or $(filter-out build/native/%,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,help)),)
 .NOTPARALLEL:
+endif
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -124,8 +127,12 @@ $$($(1)_DIR)/test_%: $$($(1)_DIR)/tests/native/test_%.o $$($(1)_DIR)/libcore.a
 $$($(1)_DIR)/test_%: $$($(1)_DIR)/tests/conformance/test_%.o $$($(1)_DIR)/tests/conformance/contract.o $$($(1)_DIR)/libcore.a
 	@$$(CC) $(2) -pthread $$^ -o $$@
 
+# the short form of the soak is a native test too
+$$($(1)_DIR)/soak_%: $$($(1)_DIR)/tests/soak/%.o $$($(1)_DIR)/libcore.a
+	@$$(CC) $(2) -pthread $$^ -o $$@
+
 .PHONY: native-$(1)
-native-$(1): $$(patsubst %.c,$$($(1)_DIR)/%,$$(notdir $$(NATIVE_TESTS)))
+native-$(1): $$(patsubst %.c,$$($(1)_DIR)/%,$$(notdir $$(NATIVE_TESTS))) $$($(1)_DIR)/soak_park
 	@tools/run_native.sh $$^
 
 -include $$(wildcard $$($(1)_DIR)/*/*/*.d $$($(1)_DIR)/*/*/*/*.d)
@@ -135,6 +142,7 @@ $(eval $(call flavour,test,-O2))
 $(eval $(call flavour,asan,-O1 -fno-omit-frame-pointer -fsanitize=address$(comma)undefined -fno-sanitize-recover=all))
 $(eval $(call flavour,tsan,-O1 -fno-omit-frame-pointer -fsanitize=thread))
 $(eval $(call flavour,static,-O2 -static))
+$(eval $(call flavour,coverage,-O0 --coverage))
 
 .PHONY: asan tsan
 native-test: ## the C tests of the core
@@ -198,6 +206,28 @@ platforms: $(VENV)/.built $(CONFORMANCE) ## run the conformance programs here, a
 	@for program in $(CONFORMANCE) "$(PY) tests/conformance/api_program.py"; do \
 	    $$program > build/platforms/output && $(PY) tools/platforms.py record < build/platforms/output || exit 1; done
 	@$(PY) tools/platforms.py tables
+
+# ---- proof that the checks can fail, and all of them together ----
+
+SOAK_PARKS ?= 100000000
+CHECKS     := lint typecheck native-test native-tsan asan fuzz mutants check-wheels test-next emulated platforms
+
+.PHONY: mutants soak-park check coverage
+mutants: $(VENV)/.dev ## break the core by hand, in one place at a time: every breakage must be noticed; ten minutes
+	@CC="$(CC)" $(PY) tools/mutants.py $(ARGS)
+
+soak-park: $(test_DIR)/soak_park ## parks against publishes without a lost wake; SOAK_PARKS=100000000, half an hour
+	@$< $(SOAK_PARKS)
+
+check: $(VENV)/.dev ## everything: tests, sanitizers, fuzzer, mutants, emulators; says what was skipped and why; hours
+	@$(PY) tools/check.py $(CHECKS)
+
+COVERED := $(wildcard csrc/core/*.c csrc/arch/*.c)
+coverage: native-coverage $(VENV)/.built $(VENV)/.dev ## what the native tests and the suite execute, in lines; not a gate
+	@gcov --no-output --object-directory $(coverage_DIR) $(COVERED:%.c=$(coverage_DIR)/%.gcda) 2> /dev/null | awk -F"[':% ]" \
+	    '/^File/ { file = $$3 } /^Lines/ && file ~ /\.c$$/ { printf "%6.1f %%  %s\n", $$3, file }'
+	@$(PY) -m coverage run --source aiospin -m pytest -q $(ARGS)
+	@$(PY) -m coverage report --skip-covered --sort cover
 
 .PHONY: clean distclean
 clean: ## remove what was built

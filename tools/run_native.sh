@@ -14,7 +14,7 @@ export UBSAN_OPTIONS="print_stacktrace=1 ${UBSAN_OPTIONS:-}"
 
 passed=0 failed=0 skipped=0
 for program; do
-    output=$(timeout 120 $steady "$program" 2>&1)
+    output=$(timeout 120 $steady ${RUNNER:-} "$program" 2>&1)
     status=$?
     case $status in
     0)

@@ -4,10 +4,14 @@
     python tools/wheels.py build DIR          the sdist, and from it every wheel they can build
     python tools/wheels.py audit DIR          tags, contents, size, what the core links, abi3audit
     python tools/wheels.py test DIR           the suite on every Python, from the installed wheels
+    python tools/wheels.py test-next DIR      the same on newer Pythons, those of Debian sid
 
 The wheels are built from the unpacked sdist and tested from another folder, so neither a file that
 the sdist lacks nor one that lies only in the source tree can make a test pass. Pythons are looked
 for in $AIOSPIN_PYTHONS (paths), in the virtual environment that runs this, on PATH and in pyenv.
+
+The wheels of every machine are compiled here, against an old C library, by the cross compiler
+(cross.py); without it only those of this machine, by $CC against the C library that it has.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -26,19 +31,32 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cross
+import debian
+from prerequisite import UnavailableError, skip
+
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / "build" / "venvs"
 
+# The machines that wheels are for, and the glibc that they are content with: that of manylinux2014
+# and, on RISC-V, the first there was.
+MACHINES = {"x86_64": (2, 17), "aarch64": (2, 17), "riscv64": (2, 27)}
+NEXT = ["3.14", "3.15"]  # the Pythons of Debian sid
+
 MAX_CORE_BYTES = 150_000  # size of the compiled core in a wheel
-LIBC = {"libc.so.6", "libpthread.so.0"}  # the second is part of the first since glibc 2.34
+ELF_MACHINES = {"x86_64": "X86-64", "aarch64": "AArch64", "riscv64": "RISC-V"}
+# The second is part of the first since glibc 2.34; the loaders come with it.
+LIBC = {"libc.so.6", "libpthread.so.0", "ld-linux-aarch64.so.1", "ld-linux-riscv64-lp64d.so.1"}
 
 PROBE = """
-import ensurepip, json, os, sys, sysconfig, venv
+import json, os, platform, sys, sysconfig, venv
 print(json.dumps({
+    "machine": platform.machine(),
     "version": sys.version_info[:3],
     "usable": sys.implementation.name == "cpython" and sys.version_info.releaselevel == "final",
     "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-    "headers": os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")),
+    "include": sysconfig.get_paths()["include"],
+    "multiarch": sysconfig.get_config_var("MULTIARCH"),
 }))
 """
 
@@ -82,9 +100,15 @@ class Python:
     """An interpreter that was found and ran."""
 
     path: Path
+    machine: str
     version: tuple[int, int, int]
     free_threaded: bool
-    headers: bool
+    include: Path
+    multiarch: str | None
+
+    @property
+    def headers(self) -> bool:
+        return (self.include / "Python.h").exists()
 
     @property
     def tag(self) -> str:
@@ -96,7 +120,8 @@ class Python:
 
     def __str__(self) -> str:
         version = ".".join(map(str, self.version))
-        return f"CPython {version}{' free-threaded' * self.free_threaded}"
+        machine = f" for {self.machine}" if self.machine != platform.machine() else ""
+        return f"CPython {version}{' free-threaded' * self.free_threaded}{machine}"
 
 
 def candidates() -> list[Path]:
@@ -126,7 +151,14 @@ def probe(path: Path) -> Python | None:
     major, minor, micro = facts["version"]
     if not facts["usable"] or (major, minor) < (3, 10):
         return None
-    return Python(path, (major, minor, micro), facts["free_threaded"], facts["headers"])
+    return Python(
+        path,
+        facts["machine"],
+        (major, minor, micro),
+        facts["free_threaded"],
+        Path(facts["include"]),
+        facts["multiarch"],
+    )
 
 
 def pythons() -> list[Python]:
@@ -149,13 +181,14 @@ def venv(python: Python, name: str) -> Path:
     interpreter = VENVS / name / "bin" / "python"
     present = probe(interpreter)
     if present is None or present.version != python.version:
-        run(python.path, "-m", "venv", "--clear", VENVS / name)
+        run(python.path, "-m", "venv", "--clear", "--without-pip", VENVS / name)
     return interpreter
 
 
 def pip(interpreter: Path, command: str, *arguments: str | Path, **extra: str) -> None:
-    options = ("--quiet", "--disable-pip-version-check", "--no-input")
-    run(interpreter, "-m", "pip", command, *options, *arguments, **extra)
+    """This environment's pip, at work in another: none has to have one, nor one new enough."""
+    options = ("--quiet", "--disable-pip-version-check", "--no-input", "--python", interpreter)
+    run(sys.executable, "-m", "pip", *options, command, *arguments, **extra)
 
 
 # ---- build ----
@@ -166,6 +199,26 @@ def builders(found: list[Python]) -> list[Python]:
     able = [python for python in found if python.headers]
     limited = [python for python in able if python.limited_api]
     return [python for python in able if not python.limited_api] + limited[:1]
+
+
+def cross_compiled(python: Python, machine: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The arguments for pip and the environment that make its wheel one of that machine."""
+    major, minor = MACHINES[machine]
+    compiler = cross.compiler(f"{machine}-linux-gnu.{major}.{minor}")
+    # The headers are the same for all of these machines, 64-bit and little-endian. Debian's
+    # pyconfig.h includes another, named after the machine: this one is it for all of them.
+    name = Path(python.include.name, "pyconfig.h")
+    configuration = python.include.parent / str(python.multiarch) / name
+    if configuration.exists():
+        copy = folder / f"{machine}-linux-gnu" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(configuration, copy)
+    return [f"--config-settings=--build-option=--plat-name=manylinux_{major}_{minor}_{machine}"], {
+        "CC": str(compiler),
+        "LDSHARED": f"{compiler} -shared",
+        "CFLAGS": f"-I{folder}",
+        "SETUPTOOLS_EXT_SUFFIX": f".cpython-{python.tag[2:]}-{machine}-linux-gnu.so",
+    }
 
 
 def build(folder: Path, found: list[Python], sanitize: str) -> None:
@@ -179,20 +232,29 @@ def build(folder: Path, found: list[Python], sanitize: str) -> None:
     say("sdist")
     run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT)
     (sdist,) = folder.glob("*.tar.gz")
-    for python in able:
-        say(f"wheel by {python}")
-        interpreter = venv(python, python.tag)
-        pip(
-            interpreter,
-            "wheel",
-            "--no-deps",
-            "--wheel-dir",
-            folder,
-            sdist,
-            AIOSPIN_SANITIZE=sanitize,
-        )
+
+    say("wheels")
+    machines, missing = [], ""
+    if not sanitize:  # a sanitizer's library belongs to this machine's own compiler
+        try:
+            cross.zig()
+            machines = list(MACHINES)
+        except UnavailableError as error:
+            missing = f"skipped: the wheels for other machines: no cross compiler: {error}"
+    with tempfile.TemporaryDirectory() as headers, ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = []
+        for python in able:
+            interpreter = venv(python, python.tag)
+            recipes = [cross_compiled(python, machine, Path(headers)) for machine in machines]
+            for options, extra in recipes or [([], {"AIOSPIN_SANITIZE": sanitize})]:
+                arguments: list[str | Path] = ["--no-deps", "--wheel-dir", folder, *options, sdist]
+                jobs.append(pool.submit(pip, interpreter, "wheel", *arguments, **extra))
+        for job in jobs:
+            job.result()
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size:>9,} bytes  {path.name}")
+    if missing:
+        print(missing)
 
 
 # ---- audit ----
@@ -209,8 +271,9 @@ def audit(folder: Path) -> None:
 
 def audit_wheel(wheel: Path) -> tuple[str, int]:
     """The name and the size of its compiled core; an end of the program if anything is wrong."""
-    python_tag, abi_tag, _platform = wheel.stem.split("-")[-3:]
-    suffix = r"\.abi3\.so" if abi_tag == "abi3" else rf"\.cpython-{abi_tag[2:]}-.*\.so"
+    python_tag, abi_tag, platform_tag = wheel.stem.split("-")[-3:]
+    machine = re.sub(r"^(linux|manylinux_\d+_\d+)_", "", platform_tag)
+    suffix = r"\.abi3\.so" if abi_tag == "abi3" else rf"\.cpython-{abi_tag[2:]}-{machine}-.*\.so"
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as temporary:
         names = set(archive.namelist())
         cores = [name for name in names if name.endswith(".so")]
@@ -227,6 +290,18 @@ def audit_wheel(wheel: Path) -> tuple[str, int]:
         needed = set(re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "--dynamic", core)))
         if needed - LIBC:
             raise SystemExit(f"error: the core in {wheel.name} links {sorted(needed - LIBC)}")
+        header = run("readelf", "--file-header", core)
+        if not re.search(rf"Machine: .*{ELF_MACHINES.get(machine, '')}\n", header):
+            raise SystemExit(f"error: the core in {wheel.name} is for another machine:\n{header}")
+        glibc = max(
+            (int(major), int(minor))
+            for major, minor in re.findall(
+                r"Name: GLIBC_(\d+)\.(\d+)", run("readelf", "--version-info", core)
+            )
+        )
+        promise = re.match(r"manylinux_(\d+)_(\d+)_", platform_tag)
+        if promise and glibc > (int(promise[1]), int(promise[2])):
+            raise SystemExit(f"error: {wheel.name} needs glibc {glibc[0]}.{glibc[1]}")
     if abi_tag == "abi3":
         run(sys.executable, "-m", "abi3audit", "--strict", wheel)
     return core.name, size
@@ -299,6 +374,24 @@ def test(folder: Path, found: list[Python], arguments: list[str]) -> None:
         raise SystemExit(f"error: the suite failed on {', '.join(failed)}")
 
 
+def test_next(folder: Path, arguments: list[str]) -> None:
+    """The suite on Pythons that no released distribution has yet."""
+    try:
+        found = [probe(debian.python("sid", debian.architecture(), version)) for version in NEXT]
+    except UnavailableError as error:
+        skip(error)
+    failed = []
+    for version, python in zip(NEXT, found, strict=True):
+        if python is None:
+            failed.append(f"{version}, which does not run")
+            continue
+        interpreter = install(folder, python, f"{python.tag}-next")
+        if not suite(f"the suite on {python}", interpreter, arguments):
+            failed.append(version)
+    if failed:
+        raise SystemExit(f"error: the suite failed on CPython {', '.join(failed)}")
+
+
 def test_sanitized(folder: Path, python: Python, arguments: list[str]) -> None:
     """The suite on a core built with AddressSanitizer, whose run-time library the interpreter, not
     built with it, has to load first."""
@@ -320,22 +413,22 @@ def test_sanitized(folder: Path, python: Python, arguments: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["pythons", "build", "audit", "test"])
+    parser.add_argument("task", choices=["pythons", "build", "audit", "test", "test-next"])
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "dist")
     parser.add_argument("--only", metavar="TAG", help="one Python, as cp312")
     parser.add_argument(
         "--sanitize", metavar="LIST", default="", help="as AIOSPIN_SANITIZE; one Python"
     )
     options, rest = parser.parse_known_args()  # what is left over is for pytest
-    if rest and options.task != "test":
+    if rest and not options.task.startswith("test"):
         parser.error(f"unrecognized arguments: {shlex.join(rest)}")
 
+    folder = options.folder.resolve()
     found = pythons()
     if options.only:
         found = [python for python in found if python.tag == options.only]
         if not found:
             raise SystemExit(f"error: there is no {options.only}; see `{sys.argv[0]} pythons`")
-    folder = options.folder.resolve()
     if options.task == "pythons":
         for python in found:
             print(f"{python.tag:<7} {python.path}{'' if python.headers else ', without headers'}")
@@ -343,6 +436,8 @@ def main() -> None:
         build(folder, found, options.sanitize)
     elif options.task == "audit":
         audit(folder)
+    elif options.task == "test-next":
+        test_next(folder, rest)
     elif options.sanitize:
         test_sanitized(folder, default(found), rest)
     else:
