@@ -4,7 +4,7 @@
 #   ARGS='-k broadcast -x'        arguments for pytest, or for the demo
 #   CC=clang                      another compiler for the native tests
 #   WERROR=-Werror                a compiler's warning in them is an error (as in CI)
-#   WHOLE=1                       the whole suite on emulated CPUs, not a part; half an hour each
+#   WHOLE=1                       the whole suite on emulated CPUs, not a part; tens of minutes each
 
 .DEFAULT_GOAL := help
 # a step at a time, but for -j where nothing but native tests is asked for
@@ -82,6 +82,10 @@ bench: build ## what waiting costs on this machine, in time and in CPU, beside w
 	@$(PY) benchmarks/throughput.py
 	@$(PY) benchmarks/peers.py
 	@$(PY) benchmarks/predict_simulation.py
+
+.PHONY: soak
+soak: build ## ten million messages, their writers and readers killed at random; half an hour
+	@$(PY) tests/soak/soak.py $(ARGS)
 
 # ---- checks ----
 

@@ -136,6 +136,7 @@ class OutgoingFiles:
     def publish(self, draft: Draft, format: int) -> None:
         """Complete: let the readers have it."""
         draft.close()
+        sequence = self._ring.sequence
         try:
             # Under the lock: whoever sweeps meanwhile finds the file, or finds none.
             with self._lock:
@@ -143,7 +144,10 @@ class OutgoingFiles:
                 self._files.append(_File(draft.path, self._ring.head, draft.length))
                 self._nbytes += draft.length
         except BaseException:
-            remove(draft.path)  # the ring was closed meanwhile
+            # The ring was closed meanwhile; but what a signal handler has interrupted may be published, and the
+            # file is the readers' then.
+            if self._ring.sequence == sequence:
+                remove(draft.path)
             raise
         self.sweep()  # at once when there is no reader
 

@@ -51,8 +51,14 @@ class Lookout:
     def _submit(self, waiter: Waiter) -> None:
         assert self._wait is not None
         deadline_ns = core.now_ns() + self._period_ns
-        waiter._submit(self._wait, self, deadline_ns, 0, self._period_ns, False)
+        # Before, and taken back by whatever goes wrong, a signal handler that raises too: end() cancels then.
         self._waiter = waiter
+        try:
+            waiter._submit(self._wait, self, deadline_ns, 0, self._period_ns, False)
+        except BaseException:
+            waiter._cancel(self._wait)
+            self._waiter = None
+            raise
 
     def complete(self, status: int) -> bool:
         if status != core.STOPPED:

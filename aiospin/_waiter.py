@@ -100,15 +100,24 @@ class Waiter:
                 return  # it ends with the process, in the middle of this wait
             if self._closed:
                 raise ClosedResourceError(f"the waiter {self._name!r} is closed")
-            self._table.submit(wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware)
-            if self._thread is None:
-                try:
-                    thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-                    thread.start()
-                except BaseException:  # no more threads to be had: nobody would serve it
-                    self._table.cancel(wait)
-                    raise
-                self._thread = thread
+            try:
+                self._table.submit(wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware)
+                if self._thread is None:
+                    self._start_thread()
+            except BaseException:
+                self._table.cancel(wait)
+                raise
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+        # Before: a signal handler that raises in start() finds a thread that runs, and the next wait must not
+        # start another one.
+        self._thread = thread
+        try:
+            thread.start()
+        except Exception:  # no more threads to be had
+            self._thread = None
+            raise
 
     def _cancel(self, wait: core.Wait) -> bool:
         """Stop serving a wait. On return nothing looks at its buffer any more.

@@ -35,7 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Makefile", "csrc", "tests/native", "tests/conformance", "tests/soak", "tests/fuzz")
 LONGEST = 10.0  # seconds that a check may take, and
 SLOWER = 5.0  # this many times what it takes on the whole core: then it hangs
-TELLING = re.compile(r"failed:|ThreadSanitizer:|AddressSanitizer:|runtime error:|Error:|stack smash")
+TELLING = re.compile(
+    r"failed:|ThreadSanitizer:|AddressSanitizer:|runtime error:|Error:|stack smash"
+)
 
 
 class BrokenError(Exception):
@@ -61,7 +63,10 @@ class Outcome:
 
 
 def run(
-    command: Sequence[str | Path], folder: Path, limit: float, environment: dict[str, str] | None = None
+    command: Sequence[str | Path],
+    folder: Path,
+    limit: float,
+    environment: dict[str, str] | None = None,
 ) -> Outcome:
     """Runs it in a session of its own, of which nothing is left when it does not end."""
     begun = time.monotonic()
@@ -112,7 +117,9 @@ class Checks:
     def run(self, tree: Path, check: str) -> Outcome:
         if check.startswith("model "):
             test = "tests/models/" + check.removeprefix("model ")
-            return run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test], ROOT, 300)
+            return run(
+                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test], ROOT, 300
+            )
         _, _, *arguments = check.split()
         limit = LONGEST + SLOWER * self.seconds.get(check, LONGEST)
         environment = {"TSAN_OPTIONS": "halt_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
@@ -124,7 +131,9 @@ class Checks:
         if outcome.status == SKIPPED:
             return outcome.reason
         if outcome.status != 0:
-            raise BrokenError(f"{check} fails on the unbroken core: {outcome.reason}\n{outcome.output}")
+            raise BrokenError(
+                f"{check} fails on the unbroken core: {outcome.reason}\n{outcome.output}"
+            )
         self.seconds[check] = outcome.seconds
         return None
 
@@ -180,7 +189,9 @@ def say(verdict: str, seconds: float, mutant: Mutant, check: str, reason: str) -
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", metavar="TEXT", help="those with it in name, file or check")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="those with it in name, file or check"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="compilers at a time (2)")
     parser.add_argument("--compiler", default=os.environ.get("CC", "gcc"), help="$CC, or gcc")
     parser.add_argument("--list", action="store_true", help="only name them")

@@ -340,7 +340,7 @@ MUTANTS = (
         READER,
         "    asp_fence(); /* slot before head; pairs with the fence in ask_readers() */\n",
         "",
-        "test test_ring_litmus",
+        f"{JOINING}[joins without a fence]",
     ),
     Mutant(
         "the writer looks at the slots before its head is visible",
@@ -354,7 +354,7 @@ MUTANTS = (
         READER,
         "        if (again == word) {",
         "        if (again >= word) {",
-        "test test_ring_stress",
+        "test test_ring_litmus",
     ),
     Mutant(
         "a reader that is joining is taken for a broken one",
@@ -422,7 +422,7 @@ MUTANTS = (
         "test test_ring",
     ),
     Mutant(
-        "tail is announced after the overwriting",
+        "tail is not announced",
         WRITER,
         "    asp_store_release_u64(&ring->control->writer.tail, tail);\n    asp_fence_release();\n",
         "    asp_fence_release();\n",

@@ -118,17 +118,17 @@ def test_vllm_45224_a_lost_ring(run):
             memory = writer._segment.memory  # docs/layout.md
             line = int.from_bytes(memory[48:56], "little")  # of slot 0
 
-            def asleep():
-                return memory[line + 24] == 3 or memory[line + 28] == 1
+            async def until_asleep():
+                await anyio.sleep(0.001)
+                while reader.lag or not (memory[line + 24] == 3 or memory[line + 28]):  # noqa: ASYNC110
+                    await anyio.sleep(0.001)
 
             async def send():
-                while memory[line + 24] != 3:  # parked on the bell
+                while memory[line + 24] != 3:  # parked on the bell, and not on the word
                     mute.send_aloud(b"aloud")
-                    while not asleep():  # noqa: ASYNC110 - memory tells nobody
-                        await anyio.sleep(0.001)
+                    await until_asleep()
                 for _ in range(3):  # an earlier ring may still end one sleep more
-                    while reader.lag or memory[line + 24] != 3:  # noqa: ASYNC110 - memory tells nobody
-                        await anyio.sleep(0.001)
+                    await until_asleep()
                     mute.send(b"silent")
 
             async with anyio.create_task_group() as group:

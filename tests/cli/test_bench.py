@@ -375,7 +375,9 @@ def test_anything_can_be_plotted(us: float, cpu: float) -> None:
 
 def test_the_json_has_every_run() -> None:
     recommendation = recommend.recommend(canned(), 50)
-    found = json.loads(json.dumps(as_json({}, {}, "no reason", canned(), recommendation)))
+    found = json.loads(
+        json.dumps(as_json(machine.machine(), {}, "no reason", canned(), recommendation))
+    )
     assert (found["schema"], found["no_energy"]) == (1, "no reason")
     assert len(found["results"]) == 8
     first = found["results"][0]
@@ -386,9 +388,9 @@ def test_the_json_has_every_run() -> None:
 
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (4.0, 0.0, 0.0))
-    assert "a load of 4.0" in machine.unrest()
+    assert "a load of 4.0" in machine.unrest(machine.machine())
     monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.0, 0.0))
-    assert machine.unrest() == ""
+    assert machine.unrest(machine.machine()) == ""
 
 
 # ---- the command ----
@@ -460,6 +462,39 @@ def test_a_tiny_run_from_end_to_end(tmp_path: Path) -> None:
     assert "trace, asyncio, same: 20 messages a run" in text
     assert "Use WaitPolicy.balanced(): " in text
     ElementTree.fromstring((tmp_path / "found.svg").read_text())
+
+
+def test_what_was_measured_before_a_failure_is_shown_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = [run(10, 0.2), run(20, 0.1)]
+
+    def measure(*_: object) -> Run:
+        if not left:
+            raise CrewError("the reader process ended by SIGKILL")
+        return left.pop()
+
+    monkeypatch.setattr("aiospin._cli.bench.measure.measure", measure)
+    arguments = ["--traffic", "1ms", "10ms", "--loop", "asyncio", "--runs", "1", "--plain"]
+    arguments += ["--policy", "balanced", "powersave", "--json", str(tmp_path / "json")]
+    assert main(["bench", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert err == "aiospin bench: the reader process ended by SIGKILL\n"
+    assert "Use WaitPolicy.powersave(): " in out
+    assert len(json.loads((tmp_path / "json").read_text())["results"]) == 2
+
+
+def test_a_bar_needs_rich_and_plain_needs_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("aiospin._cli.bench.measure.measure", lambda *_: run(10, 0.2))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    arguments = ["bench", "--traffic", "1ms", "--loop", "asyncio", "--runs", "1"]
+    assert main(arguments) == 1
+    assert "the progress bar needs rich: pip install 'aiospin[cli]'" in capsys.readouterr().err
+    assert main([*arguments, "--plain"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

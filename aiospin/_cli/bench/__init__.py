@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 
 from aiospin._cli.arguments import count
 from aiospin._cli.errors import CommandError, say, sentence
+from aiospin._cli.stream import terminable
 
 if TYPE_CHECKING:
+    from aiospin._cli.bench.machine import Machine
     from aiospin._cli.bench.measure import Run
     from aiospin._cli.bench.progress import Progress
     from aiospin._cli.bench.results import Results
@@ -95,63 +97,103 @@ traffic:
 policies:
 {policies}
 
-Ctrl-C ends it early; what was measured until then is shown, and written, all the same. Exit status: 0;
-1 when a measurement failed."""
+Ctrl-C ends it early; what was complete is shown, and written, all the same. So it is when a measurement fails,
+and then the exit status is 1."""
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from aiospin._cli.bench.crew import CrewError
     from aiospin._cli.bench.energy import packages
-    from aiospin._cli.bench.machine import introduction, machine, unrest
-    from aiospin._cli.bench.plot import svg, text
+    from aiospin._cli.bench.machine import machine
     from aiospin._cli.bench.progress import RichMissingError, progress
-    from aiospin._cli.bench.recommend import recommend
-    from aiospin._cli.bench.results import as_json, overall
-    from aiospin._cli.bench.table import LEGEND
 
     if sys.stdout is None:
         raise CommandError("there is nowhere to write to: standard output is closed")
     chosen = _scope(arguments)
     for file in (arguments.json, arguments.plot):
-        if file:
-            _write(
-                file, "", "a"
-            )  # it would be a pity to learn after an hour that this cannot be done
+        if file:  # it would be a pity to learn after an hour that this cannot be written
+            _write(file, "", "a")
+    here = machine()
     _, no_energy = packages()
-    print(introduction())
+    _introduce(chosen, here, no_energy)
+    results: Results = {}
+    status = 0
+    try:
+        with terminable(), progress(chosen.total, arguments.plain) as bar:
+            _measure(chosen, bar, results)
+    except RichMissingError as error:
+        raise CommandError(str(error)) from None
+    except KeyboardInterrupt:
+        say("bench", "ended early by Ctrl-C")
+        status = 130
+    except CrewError as error:
+        say("bench", str(error))
+        status = 1
+    _conclude(arguments, chosen, here, no_energy, results)
+    return status
+
+
+def _introduce(chosen: Scope, here: Machine, no_energy: str) -> None:
+    from aiospin._cli.bench.machine import describe, unrest
+    from aiospin._cli.bench.table import LEGEND
+
+    print(describe(here))
     runs = (
-        "1 run" if chosen.runs == 1 else f"the median (smallest to largest) of {chosen.runs} runs"
+        "that of 1 run" if chosen.runs == 1 else f"the median (least to most) of {chosen.runs} runs"
     )
     print(
-        f"Each number is from {runs} of {chosen.seconds:g} s in fresh processes, after a warm-up; in all about "
+        f"Each number is {runs} of {chosen.seconds:g} s, each in fresh processes and after a warm-up: in all about "
         f"{_duration(chosen.total)}."
     )
     for line in chosen.left_out:
         print(f"{line}.")
     if no_energy:
         print(f"Energy is left out: {no_energy}.")
-    if busy := unrest():
+    if busy := unrest(here):
         print(busy)
-    print(LEGEND + ".", flush=True)
-    results: Results = {}
-    interrupted = False
-    try:
-        with progress(chosen.total, arguments.plain) as bar:
-            _measure(chosen, bar, results)
-    except KeyboardInterrupt:
-        interrupted = True
-        say("bench", "ended early by Ctrl-C")
-    except RichMissingError as error:
-        raise CommandError(str(error)) from None
+    print(f"{LEGEND}.", flush=True)
+
+
+def _measure(chosen: Scope, bar: Progress, results: Results) -> None:
+    """Measure everything, part by part; results get those that are complete.
+
+    Policies take turns, so that what else the machine does meets all of them.
+
+    :raises CrewError: a process failed.
+    """
+    from aiospin._cli.bench.measure import measure
+    from aiospin._cli.bench.table import table
+
+    for part in chosen.parts:
+        found: dict[str, list[Run]] = {policy: [] for policy in chosen.policies}
+        for number in range(chosen.runs):
+            messages = chosen.messages(part, number)
+            for policy, runs in found.items():
+                bar.begin(f"{part}: {policy}")
+                runs.append(measure(policy, part.loop, part.place, messages))
+                bar.end(chosen.duration(messages))
+        results[part] = found
+        bar.put_away()
+        print("\n".join(table(part, found)), flush=True)
+
+
+def _conclude(
+    arguments: argparse.Namespace, chosen: Scope, here: Machine, no_energy: str, results: Results
+) -> None:
+    from aiospin._cli.bench.machine import describe
+    from aiospin._cli.bench.plot import svg, text
+    from aiospin._cli.bench.recommend import recommend
+    from aiospin._cli.bench.results import as_json, overall
+
     recommendation = recommend(results, arguments.price) if results else None
     if results:
         together = "" if len(results) == 1 else f", {len(results)} parts together"
         print(f"\nLatency against CPU{together}:\n")
         print("\n".join(text(overall(results))))
     if recommendation is not None:
-        print(
-            "\n" + "\n".join(filter(None, (recommendation.sentence, recommendation.doubt))),
-            flush=True,
-        )
+        print(f"\n{recommendation.sentence}")
+        if recommendation.doubt:
+            print(recommendation.doubt)
     if arguments.json:
         settings = {
             "traffic": list(chosen.traffic),
@@ -163,36 +205,10 @@ def run(arguments: argparse.Namespace) -> int:
             "price": arguments.price,
             "trace": arguments.trace,
         }
-        found = as_json(machine(), settings, no_energy, results, recommendation)
+        found = as_json(here, settings, no_energy, results, recommendation)
         _write(arguments.json, json.dumps(found, indent=1) + "\n")
     if arguments.plot and results:
-        _write(arguments.plot, svg(results, f"aiospin bench: {introduction()}"))
-    return 130 if interrupted else 0
-
-
-def _measure(chosen: Scope, bar: Progress, results: Results) -> None:
-    """Measure everything, part by part; results get those that are complete.
-
-    Policies take turns, so that what else the machine does meets all of them.
-    """
-    from aiospin._cli.bench.crew import CrewError
-    from aiospin._cli.bench.measure import measure
-    from aiospin._cli.bench.table import table
-
-    for part in chosen.parts:
-        found: dict[str, list[Run]] = {policy: [] for policy in chosen.policies}
-        for number in range(chosen.runs):
-            messages = chosen.messages(part, number)
-            for policy, runs in found.items():
-                bar.begin(f"{part}: {policy}")
-                try:
-                    runs.append(measure(policy, part.loop, part.place, messages))
-                except CrewError as error:
-                    raise CommandError(f"{part}, {policy}: {error}") from None
-                bar.end(chosen.duration(messages))
-        results[part] = found
-        bar.put_away()
-        print("\n".join(table(part, found)), flush=True)
+        _write(arguments.plot, svg(results, f"aiospin bench: {describe(here)}"))
 
 
 def _scope(arguments: argparse.Namespace) -> Scope:

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections import deque
+from ctypes import CDLL
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Seconds without a word from a process, beyond what it was asked to take, after which it is said to hang.
 PATIENCE: Final = 60.0
+PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 GRACE: Final = 5.0  # seconds to clean up for a process that was told to end
 
 
@@ -134,6 +136,8 @@ def _work(control: Connection, function: Callable[..., None], args: tuple[Any, .
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(1)
     )  # so that it leaves no shared memory behind
+    # Where the parent itself is killed, nobody stays behind who spins for ever.
+    CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     try:
         function(control, *args)
     except BaseException:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiospin
 
@@ -15,36 +16,47 @@ QUIET: Final = (
 )
 
 
-def machine() -> dict[str, Any]:
-    return {
-        "cpu": _cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "aiospin": aiospin.__version__,
-        "backend": aiospin.capabilities().backend,
-        "governor": _governor(),
-        "load": round(os.getloadavg()[0], 2),
-    }
+@dataclass(frozen=True)
+class Machine:
+    cpu: str
+    cpus: int
+    """That this process may use."""
+    kernel: str
+    python: str
+    aiospin: str
+    backend: str
+    governor: str | None
+    load: float
+    """Tasks that ran or wanted to, in the mean over the minute before."""
 
 
-def introduction() -> str:
-    """The same as a sentence."""
-    here = machine()
-    return (
-        f"{here['cpus']} CPUs of {here['cpu']}, Linux {here['kernel']}, Python {here['python']}, aiospin "
-        f"{here['aiospin']} waiting with {here['backend']}."
+def machine() -> Machine:
+    return Machine(
+        cpu=_cpu_model(),
+        cpus=len(os.sched_getaffinity(0)),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        aiospin=aiospin.__version__,
+        backend=aiospin.capabilities().backend,
+        governor=_governor(),
+        load=round(os.getloadavg()[0], 2),
     )
 
 
-def unrest() -> str:
+def describe(here: Machine) -> str:
+    return (
+        f"{here.cpus} CPUs of {here.cpu}, Linux {here.kernel}, Python {here.python}, aiospin {here.aiospin} waiting "
+        f"with {here.backend}."
+    )
+
+
+def unrest(here: Machine) -> str:
     """A warning, where other programs take a part in the measurement; else nothing."""
-    load = os.getloadavg()[0]
-    if load <= QUIET:
+    if here.load <= QUIET:
         return ""
     return (
-        f"Other programs were running in the last minute (a load of {load:.1f}): on a machine that does nothing else "
-        "the numbers would be smaller and say more."
+        f"Other programs were running in the last minute (a load of {here.load:.1f}): on a machine that does nothing "
+        "else the numbers would be smaller and say more."
     )
 
 

@@ -10,6 +10,7 @@ from aiospin._cli.bench.candidates import CANDIDATES
 from aiospin._cli.bench.measure import ALL
 
 if TYPE_CHECKING:
+    from aiospin._cli.bench.machine import Machine
     from aiospin._cli.bench.measure import Run
     from aiospin._cli.bench.recommend import Recommendation
 
@@ -92,7 +93,7 @@ def frontier(measured: list[Point]) -> list[Point]:
 
 
 def as_json(
-    machine: dict[str, Any],
+    machine: Machine,
     settings: dict[str, Any],
     no_energy: str,
     results: Results,
@@ -101,7 +102,7 @@ def as_json(
     """Everything, in what JSON can say; docs/cli.md has the schema."""
     return {
         "schema": SCHEMA,
-        "machine": machine,
+        "machine": asdict(machine),
         "settings": settings,
         "no_energy": no_energy or None,
         "results": [
