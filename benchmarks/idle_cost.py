@@ -19,25 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from _measure import (
-    LOOPS,
-    Crew,
     Progress,
     introduce,
     parser,
     present_loops,
-    row,
-    run_on,
-    share,
-    spread,
     write_json,
 )
 
 import aiospin
+from aiospin._cli.bench.crew import Crew
+from aiospin._cli.bench.loops import BLOCKING, LOOPS, run_on
+from aiospin._cli.bench.numbers import row, share, spread
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-BLOCKING = "blocking"
 POLICIES = ("latency", "balanced", "powersave")
 SUBJECTS = ("broadcast", "notified", "word")
 SETTLE = 0.2  # seconds of waiting that are not counted: threads start, the spin is spent

@@ -11,7 +11,7 @@ all that of the reader's process, its threads included, in seconds per second. P
 machine does meets all of them; compare lines within one part of the table. Of fewer than a thousand messages p99.9 is
 the slowest.
 
-Traffic: "0.1ms", "1ms", "10ms": steady. "7ms": 7 ms and up to 5 % more or less. "poisson": exponential gaps of 7 ms
+Traffic: "0.1ms", "1ms", "10ms": steady. "7ms~5%": 7 ms and up to 5 % more or less. "poisson": exponential gaps of 7 ms
 on average. "bursts": every 50 ms ten messages, 1 ms apart; the first of each burst is shown by itself. "silence": a
 message after 5 s of nothing, and again; the CPU is that of the silence.
 """
@@ -24,29 +24,31 @@ import statistics
 import struct
 import sys
 import time
-from ctypes import CDLL
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from _measure import (
-    Crew,
-    Latency,
     Progress,
     introduce,
     meeting_folder,
     parser,
     present_loops,
-    row,
-    run_on,
     write_json,
 )
 from _transports import TRANSPORTS, present
 
+from aiospin._cli.bench.arrivals import WARM_UP, arrivals
+from aiospin._cli.bench.crew import Crew
+from aiospin._cli.bench.loops import run_on
+from aiospin._cli.bench.numbers import Latency, row
+from aiospin._cli.bench.pacing import paced, sleep_exactly
+from aiospin._cli.bench.places import PLACES, cpus_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from multiprocessing.connection import Connection
-    from random import Random
+
+    from aiospin._cli.bench.arrivals import Due
 
 LOOPS = ("asyncio", "uvloop")
 SIZE = 64  # bytes of a message
@@ -54,73 +56,7 @@ SIZE = 64  # bytes of a message
 STAMP = struct.Struct("<QQ")
 PADDING = bytes(SIZE - STAMP.size)
 BASELINE = "eventfd"  # the peer that the others are compared with
-# Messages at the start of each run that are not counted: processes warm up, and a policy that learns has
-# learned. Those before a silence come every millisecond.
-WARM_UP = 50
-SILENCE = 5.0  # seconds
-BURST = 10  # messages
-BURST_GAP = 1e-3  # seconds between two of them
-BURST_PERIOD = 50e-3  # seconds from one burst to the next
-PR_SET_TIMERSLACK = 29  # <linux/prctl.h>
-
-
-# ---- traffic ----
-
-
-@dataclass(frozen=True)
-class Due:
-    """When a message is sent, and with which others it is counted."""
-
-    gap: float  # seconds after the one before
-    group: str = ""
-
-
-def steady(period: float, jitter: float = 0.0) -> Callable[[Random, float], list[Due]]:
-    def messages(chance: Random, seconds: float) -> list[Due]:
-        count = WARM_UP + max(round(seconds / period), 1)
-        return [Due(period * chance.uniform(1 - jitter, 1 + jitter)) for _ in range(count)]
-
-    return messages
-
-
-def poisson(chance: Random, seconds: float) -> list[Due]:
-    mean = 7e-3
-    count = WARM_UP + max(round(seconds / mean), 1)
-    return [Due(chance.expovariate(1 / mean)) for _ in range(count)]
-
-
-def bursts(_: Random, seconds: float) -> list[Due]:
-    first = Due(BURST_PERIOD - (BURST - 1) * BURST_GAP, "first")
-    burst = [first, *[Due(BURST_GAP, "inside")] * (BURST - 1)]
-    return burst * (WARM_UP // BURST + max(round(seconds / BURST_PERIOD), 1))
-
-
-def silence(_: Random, seconds: float) -> list[Due]:
-    return [*[Due(1e-3)] * WARM_UP, *[Due(SILENCE)] * max(round(seconds / SILENCE), 1)]
-
-
-TRAFFIC: dict[str, Callable[[Random, float], list[Due]]] = {
-    "0.1ms": steady(0.1e-3),
-    "1ms": steady(1e-3),
-    "10ms": steady(10e-3),
-    "7ms": steady(7e-3, jitter=0.05),
-    "bursts": bursts,
-    "poisson": poisson,
-    "silence": silence,
-}
-
-
-# ---- placement ----
-
-PLACES = ("unpinned", "same", "different")
-
-
-def cpus_of(place: str) -> tuple[set[int], set[int]]:
-    """Those that the writer and the reader may use."""
-    allowed = sorted(os.sched_getaffinity(0))
-    if place == "unpinned":
-        return set(allowed), set(allowed)
-    return {allowed[0]}, {allowed[0 if place == "same" else 1]}
+TRAFFIC = ("0.1ms", "1ms", "10ms", "7ms~5%", "bursts", "poisson", "silence")
 
 
 # ---- the processes ----
@@ -128,20 +64,13 @@ def cpus_of(place: str) -> tuple[set[int], set[int]]:
 
 def writer(control: Connection, peer: str, place: Any, cpus: set[int], messages: list[Due]) -> None:
     os.sched_setaffinity(0, cpus)
-    # A sleep that is as exact as the kernel's timers, and not up to 50 us late.
-    CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    sleep_exactly()
     with TRANSPORTS[peer].writer(place, 1, SIZE) as end:
         control.send("open")
         control.recv()  # the reader has attached
         end.wait_for_readers()
-        send, due = end.send, time.monotonic()
-        for sequence, message in enumerate(messages):
-            due += message.gap
-            left = due - time.monotonic()
-            if left > 0:
-                time.sleep(left)
-            else:
-                due -= left  # what is late moves the rest, so that no burst makes up for it
+        send = end.send
+        for sequence in paced(messages):
             send(STAMP.pack(sequence, time.monotonic_ns()) + PADDING)
         control.recv()  # the reader has it all
 
@@ -245,8 +174,11 @@ def main() -> int:
     ):
         command_line.add_argument(name, nargs="+", choices=choices, default=default, help=text)
     arguments = command_line.parse_args()
-    if "different" in arguments.places and len(os.sched_getaffinity(0)) < 2:
-        command_line.error("--places different needs two CPUs, and this process may use one")
+    try:
+        for place in arguments.places:
+            cpus_of(place)
+    except ValueError as error:
+        command_line.error(str(error))
     introduce(arguments, "the median (smallest to largest)")
     peers, loops = present(arguments.peers), present_loops(arguments.loops)
     parts = list(product(arguments.traffic, loops, arguments.places))
@@ -256,7 +188,7 @@ def main() -> int:
         found: dict[Line, list[Latency]] = {}
         for run in range(arguments.runs):
             # The same for every peer.
-            messages = TRAFFIC[traffic](random.Random(run), arguments.seconds)
+            messages = arrivals(traffic)(random.Random(run), arguments.seconds)
             for peer in peers:
                 progress.step(f"{traffic}, {loop}, {place}: {peer}")
                 for line, one in measure(peer, loop, place, traffic, messages).items():

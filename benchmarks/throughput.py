@@ -30,7 +30,6 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from _measure import (
-    Crew,
     Progress,
     at_least_one,
     introduce,
@@ -38,12 +37,14 @@ from _measure import (
     parser,
     plus_minus,
     present_loops,
-    row,
-    run_on,
     write_json,
 )
 from _transports import TRANSPORTS, present
 from _transports.transport import BACKLOG, BATCH, BATCH_BYTES, ONE
+
+from aiospin._cli.bench.crew import Crew
+from aiospin._cli.bench.loops import run_on
+from aiospin._cli.bench.numbers import row
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

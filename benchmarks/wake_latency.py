@@ -18,19 +18,17 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from _measure import (
-    LOOPS,
-    Crew,
-    Latency,
     Progress,
     introduce,
     parser,
     present_loops,
-    row,
-    run_on,
     write_json,
 )
 
 import aiospin
+from aiospin._cli.bench.crew import Crew
+from aiospin._cli.bench.loops import LOOPS, run_on
+from aiospin._cli.bench.numbers import Latency, row
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from cli_support import Command
 
 import aiospin
 from aiospin.__main__ import main
-from aiospin._cli.bench import energy, machine, pacing, places, plot, recommend
+from aiospin._cli.bench import arrivals, energy, machine, pacing, places, plot, recommend
 from aiospin._cli.bench import scope as scopes
 from aiospin._cli.bench.arrivals import WARM_UP, Due
 from aiospin._cli.bench.candidates import CANDIDATES, LONGEST, SHORTEST, MovingAverage, learner
@@ -293,6 +294,9 @@ def test_the_cheapest_policy_is_recommended_and_the_price_decides() -> None:
     assert cheap is not None
     assert dear is not None
     assert (cheap.policy, dear.policy) == ("powersave", "spin")
+    assert dear.sentence.endswith(
+        "its median latency is 8.0 µs at 100.0% of a core, that of powersave 25.0 µs at 1.00%."
+    )
 
 
 def test_a_tie_goes_to_the_default_and_baselines_are_never_recommended() -> None:
@@ -358,10 +362,22 @@ def test_the_plot_has_a_point_for_each_policy_and_the_frontier() -> None:
 
 
 def test_the_plot_in_characters_has_them_too() -> None:
-    lines = plot.text(points(canned()[PART]))
+    lines = plot.text(points(canned()[PART]), recommend.excess({PART: canned()[PART]}, 50))
     grid = "\n".join(line.partition("|")[2] for line in lines)
     assert all(grid.count(letter) == 1 for letter in "BPS2")
     assert sum(line.endswith("on the frontier") for line in lines) == 3
+    assert lines[-4].split() == [
+        "B",
+        "balanced",
+        "11.0",
+        "µs",
+        "30.0%",
+        "cost",
+        "1.00",
+        "on",
+        "the",
+        "frontier",
+    ]
 
 
 @pytest.mark.parametrize("cpu", [0.0, 1e-9, 1.0, 3.0])
@@ -369,7 +385,9 @@ def test_the_plot_in_characters_has_them_too() -> None:
 def test_anything_can_be_plotted(us: float, cpu: float) -> None:
     results: Results = {PART: {"spin": [run(us, cpu)], "balanced": [run(us, cpu)]}}
     ElementTree.fromstring(plot.svg(results, "same"))
-    grid = "\n".join(line for line in plot.text(points(results[PART])) if "|" in line)
+    grid = "\n".join(
+        line for line in plot.text(points(results[PART]), {"spin": 1, "balanced": 1}) if "|" in line
+    )
     assert "SB" in grid, "two points on one place stand side by side"
 
 
@@ -384,6 +402,18 @@ def test_the_json_has_every_run() -> None:
     assert (first["traffic"], first["policy"], first["frontier"]) == ("1ms", "balanced", True)
     assert [one["latency"]["all"]["p50_us"] for one in first["runs"]] == [10, 11, 12]
     assert found["recommendation"]["policy"] == "balanced"
+
+
+def test_the_document_names_everything() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    section = text.partition("\n## bench\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([^`\n]+)`", section))
+    found = as_json(machine.machine(), {}, "", canned(), recommend.recommend(canned(), 50))
+    run_of_it = found["results"][0]["runs"][0]
+    for part in (found, found["machine"], found["recommendation"], found["results"][0], run_of_it):
+        assert set(part) <= named
+    assert set(run_of_it["latency"]["all"]) <= named
+    assert {*CANDIDATES, *arrivals.NAMED, *places.PLACES, *scopes.ALL_LOOPS} <= named
 
 
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,6 +512,22 @@ def test_what_was_measured_before_a_failure_is_shown_and_written(
     assert err == "aiospin bench: the reader process ended by SIGKILL\n"
     assert "Use WaitPolicy.powersave(): " in out
     assert len(json.loads((tmp_path / "json").read_text())["results"]) == 2
+
+
+def test_a_terminal_gets_a_bar_beside_the_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setattr("aiospin._cli.bench.measure.measure", lambda *_: run(10, 0.2))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    arguments = ["--traffic", "1ms", "10ms", "--loop", "asyncio", "--policy", "balanced", "spin"]
+    assert main(["bench", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert "100%" in err
+    assert "10ms, asyncio, unpinned: spin" in err
+    assert "\x1b" not in out
+    assert out.count("messages a run") == 2
 
 
 def test_a_bar_needs_rich_and_plain_needs_none(

@@ -41,8 +41,8 @@ WORK = ROOT / "build" / "emulated"
 SUITE = "trixie"  # the first with qemu 10, and with RISC-V
 PYTHON = "3.13"
 
-# A minute of waits, stores and messages on every event loop. The whole suite takes a quarter of an
-# hour, since everything is twenty times as slow here: an interpreter takes a second to start.
+# A minute of waits, stores and messages on every event loop. The rest takes tens of minutes: an
+# interpreter takes a second to start here, and tests/unit alone five minutes of CPU time.
 PART = ["tests/broadcast/test_in_place.py", "tests/unit/test_flag.py"]
 
 

@@ -114,6 +114,15 @@ static void is_refused_where_it_cannot_be_opened(void) {
     send_ready(&b, 3, 1);
     CHECK(asp_ring_bell(&reader) == ASP_BELL_REFUSED);
     CHECK(unlink(path_of(0)) == 0);
+    char others[sizeof prefix + 8];
+    const int other = make_fifo(1);
+    snprintf(others, sizeof others, "%s", path_of(1));
+    CHECK(symlink(others, path_of(0)) == 0);
+    asp_ring_bell_request(&reader);
+    send_ready(&b, 4, 1); /* it leads to somebody else's */
+    CHECK(asp_ring_bell(&reader) == ASP_BELL_REFUSED);
+    CHECK(unlink(path_of(0)) == 0);
+    remove_fifo(other, 1);
     CHECK(!asp_bells_open(b.writer.bells, READERS) && !asp_bells_held(b.writer.bells, READERS));
     asp_ring_leave(&reader);
     tear_down_with_bells(&b);
@@ -151,6 +160,23 @@ static void the_slot_of_a_dead_reader_gets_a_new_bell(void) {
     CHECK(rung(fd));
     asp_ring_leave(&next);
     remove_fifo(fd, 1);
+    tear_down_with_bells(&b);
+}
+
+/* A reader that was killed in its poll; nobody has noticed yet. */
+static void a_dead_readers_bell_is_rung_in_vain(void) {
+    bench b;
+    asp_ring_reader dead;
+    set_up_with_bells(&b, ASP_OVERFLOW_BLOCK);
+    join(&b, &dead, 1);
+    const int fd = make_fifo(1);
+    asp_ring_bell_request(&dead);
+    send_ready(&b, 0, 1);
+    expect(&dead, 0, 1);
+    CHECK(asp_ring_bell_park(&dead));
+    remove_fifo(fd, 1);
+    send_ready(&b, 1, 1); /* no SIGPIPE, which would end this program */
+    CHECK(asp_ring_bell(&dead) == ASP_BELL_READY);
     tear_down_with_bells(&b);
 }
 
@@ -242,6 +268,7 @@ int main(void) {
     is_rung_once_for_each_park();
     is_refused_where_it_cannot_be_opened();
     the_slot_of_a_dead_reader_gets_a_new_bell();
+    a_dead_readers_bell_is_rung_in_vain();
     the_death_of_the_writer_hangs_up();
     no_ring_is_lost();
     CHECK(rmdir(folder) == 0);

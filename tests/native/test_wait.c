@@ -197,6 +197,33 @@ static void one_line_is_one_line(void) {
     asp_use(&before);
 }
 
+/* A monitor that is stored to while it is being armed: the store ends no wait of it. */
+static uint32_t *stored_to;
+static unsigned monitor_waits;
+
+static void arm_too_late(const void *address) {
+    CHECK(address == stored_to);
+    *stored_to = 1;
+}
+
+static void wait_in_vain(uint64_t slice_ns) {
+    CHECK(slice_ns <= ASP_SLICE_NS);
+    monitor_waits++;
+}
+
+static void a_store_before_the_arming_is_seen(void) {
+    const asp_selection before = *asp_current();
+    const asp_monitor monitor = {
+        .name = "for this test", .watches = true, .arm = arm_too_late, .wait = wait_in_vain};
+    const asp_selection fake = {.monitor = &monitor, .line_bytes = 64};
+    flag f;
+    init(&f, false);
+    stored_to = &f.word;
+    asp_use(&fake);
+    CHECK(asp_spin_step(&f.watch, true, ASP_FOREVER) && monitor_waits == 0);
+    asp_use(&before);
+}
+
 /* ---- two threads ---- */
 
 static void *raise_in_a_while(void *argument) {
@@ -240,6 +267,7 @@ int main(void) {
     a_long_wait_comes_up_for_signals();
     a_signal_ends_a_park();
     one_line_is_one_line();
+    a_store_before_the_arming_is_seen();
     a_predicted_wait_sleeps_and_then_spins();
     is_woken_however_it_waits();
     printf("test_wait: passed\n");

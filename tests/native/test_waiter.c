@@ -562,7 +562,7 @@ static bool slow_look(asp_watch *watch) {
 static void nothing_looks_after_a_cancel(void) {
     asp_waiter *w = asp_waiter_new();
     runner r = {.waiter = w};
-    slow s = {.watch = {slow_look, NULL, &s, 4}};
+    slow s = {.watch = {.look = slow_look, .address = &s, .span = 4}};
     pthread_t thread = start(run_and_take, &r);
     for (int round = 0; round < 200; round++) {
         void *stale, *token;

@@ -182,14 +182,17 @@ def _conclude(
 ) -> None:
     from aiospin._cli.bench.machine import describe
     from aiospin._cli.bench.plot import svg, text
-    from aiospin._cli.bench.recommend import recommend
+    from aiospin._cli.bench.recommend import excess, recommend
     from aiospin._cli.bench.results import as_json, overall
 
     recommendation = recommend(results, arguments.price) if results else None
     if results:
         together = "" if len(results) == 1 else f", {len(results)} parts together"
         print(f"\nLatency against CPU{together}:\n")
-        print("\n".join(text(overall(results))))
+        print("\n".join(text(overall(results), excess(results, arguments.price))))
+        print(
+            f"Cost: {arguments.price:g} x latency + CPU, over that of the cheapest policy of each part."
+        )
     if recommendation is not None:
         print(f"\n{recommendation.sentence}")
         if recommendation.doubt:

@@ -12,7 +12,7 @@ from aiospin._cli.bench.numbers import microseconds, share
 from aiospin._cli.bench.results import frontier, overall, points
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aiospin._cli.bench.results import Point, Results
 
@@ -162,8 +162,11 @@ def _mark(policy: str, x: float, y: float, tip: str = "") -> str:
 _COLUMNS_OF_TEXT, _LINES_OF_TEXT = 64, 16
 
 
-def text(measured: list[Point]) -> list[str]:
-    """A letter for each policy; where two fall on the same place, the later one stands beside it."""
+def text(measured: list[Point], excess: Mapping[str, float]) -> list[str]:
+    """A letter for each policy; where two fall on the same place, the later one stands beside it.
+
+    :param excess: the cost of each policy, over that of the cheapest.
+    """
     cpu, latency = axes(measured)
     grid = [[" "] * (_COLUMNS_OF_TEXT + 1) for _ in range(_LINES_OF_TEXT + 1)]
     best = frontier(measured)
@@ -189,6 +192,8 @@ def text(measured: list[Point]) -> list[str]:
     found.append(f"{'':>10}{''.join(below)}".rstrip() + "  of a core")
     for one in measured:
         mark = "on the frontier" if one in best else ""
-        numbers = f"{microseconds(one.p50_us):>9} µs {share(one.cpu):>7}"
+        numbers = (
+            f"{microseconds(one.p50_us):>9} µs {share(one.cpu):>7}  cost {excess[one.policy]:.2f}"
+        )
         found.append(f"  {one.letter}  {one.policy:<10} {numbers}  {mark}".rstrip())
     return found

@@ -91,19 +91,18 @@ def _cost(results: Results, ratio: float, price: float) -> str:
 
 def _numbers(results: Results, best: str) -> str:
     every = {one.policy: one for one in overall(results)}
-    chosen = every.pop(best)
+    chosen = every[best]
     found = (
         f"its median latency is {microseconds(chosen.p50_us)} µs at {share(chosen.cpu)} of a core"
     )
-    if every:
-        fastest = min(every.values(), key=lambda one: one.p50_us)
-        frugal = min(every.values(), key=lambda one: one.cpu)
-        others = [
-            f"that of {one.policy} {microseconds(one.p50_us)} µs at {share(one.cpu)}"
-            for one in dict.fromkeys((fastest, frugal))
-        ]
-        found += ", " + " and ".join(others)
-    return found
+    fastest = min(every.values(), key=lambda one: one.p50_us)
+    frugal = min(every.values(), key=lambda one: one.cpu)
+    compared = " and ".join(
+        f"that of {one.policy} {microseconds(one.p50_us)} µs at {share(one.cpu)}"
+        for one in dict.fromkeys((fastest, frugal))
+        if one != chosen
+    )
+    return f"{found}, {compared}" if compared else found
 
 
 def _doubt(results: Results, best: str, price: float) -> str:
