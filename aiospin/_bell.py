@@ -36,6 +36,7 @@ class Bell:
     __slots__ = (
         "_door",
         "_fifo",
+        "_made",
         "_mode",
         "_path",
         "_ring",
@@ -52,6 +53,7 @@ class Bell:
         self._fifo = -1
         self._timer = -1
         self._door: select.epoll | None = None
+        self._made = False  # the file at the path is ours
         self._unusable = False
         self.owner: Any = None
         """The event loop's port that polls it, or None."""
@@ -104,18 +106,19 @@ class Bell:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()  # of a reader that died in this slot, whose lock is ours now
         os.mkfifo(self._path, 0o600)
+        self._made = True
         try:
             os.chmod(self._path, self._mode)
             self._fifo = os.open(
                 self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
             )
         except BaseException:
-            self._path.unlink()
+            self.remove()
             raise
 
     def park(self) -> bool:
         """True: asleep as far as the writer knows. False: there is something to receive, or it is not ready."""
-        return self._ring.bell_park()
+        return not self._unusable and self._ring.bell_park()
 
     def unpark(self) -> None:
         """Awake, whoever ended the sleep. If the writer was faster a byte comes, and the poll will tell."""
@@ -132,17 +135,25 @@ class Bell:
         except BlockingIOError:
             return True
 
-    def discard(self) -> None:
-        """No more bells for this reader. Nobody polls its descriptors any more."""
+    def remove(self) -> None:
+        """No more bells for this reader: take the FIFO out of the folder, and park on it no more. From any
+        thread, while the reader still holds its slot: afterwards the next one may have a FIFO of that name."""
         self._unusable = True
-        if self._fifo >= 0:
-            with contextlib.suppress(FileNotFoundError):
+        if self._made:
+            self._made = False
+            # It may be gone, with its folder even: that does not keep the reader from closing.
+            with contextlib.suppress(OSError):
                 self._path.unlink()
+
+    def discard(self) -> None:
+        """remove(), and close the descriptors, which nobody polls any more."""
+        self.remove()
         self.forget()
 
     def forget(self) -> None:
         """Close the descriptors and leave the file: in the child of a fork, where it is the parent's."""
         self._unusable = True
+        self._made = False
         self.owner = self.ticket = None
         fifo, self._fifo = self._fifo, -1
         timer, self._timer = self._timer, -1
@@ -152,3 +163,8 @@ class Bell:
         for fd in (fifo, timer):
             if fd >= 0:
                 os.close(fd)
+
+    def __del__(self) -> None:
+        # A loop that was closed before it could let go of the descriptors leaves them to us.
+        if hasattr(self, "_made"):
+            self.forget()

@@ -228,13 +228,15 @@ class Member:
         with self._lock:
             if self._closed:
                 return
+            if self._bell is not None:
+                self._bell.remove()
             self._say_goodbye()
             self._closed = True
             _members.discard(self)
             self._segment.drop_lock()
             if not self._waiting:
                 self._let_go()
-            elif self._bell is not None and self._bell.owner is not None:
+            elif self._bell is not None and self._bell.owner is not None and not _exiting.is_set():
                 self._bell.owner.wake(self._bell)
 
     def _let_go(self) -> None:
@@ -303,7 +305,12 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+_exiting = threading.Event()
+
+
 @atexit.register
 def _close_all() -> None:
+    # Loops that still run now do so in daemon threads: they end with the process, and not with an error.
+    _exiting.set()
     for member in list(_members):
         member.close()

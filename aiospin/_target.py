@@ -43,6 +43,7 @@ class Target:
     least_sleep_ns = 0
     """Between two looks while cold, whatever the policy says."""
     withdrawn = False
+    recheck_ns = RECHECK_NS
     bell: Bell | None = None
     """The doorbell to sleep on in an event loop, where there is one."""
 
@@ -58,7 +59,8 @@ class Target:
         return self.wait.value
 
     def recheck_now(self) -> bool:
-        """Is the wait over, for another reason than that the watch is ready? It is not submitted."""
+        """Is the wait over, for another reason than that the watch is ready? It is not submitted. Asked
+        after each sleep in a loop's poll, and every ``recheck_ns`` of a spin; counts a wait that it ends."""
         return False
 
     def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool:
@@ -128,7 +130,13 @@ class RecheckedTarget(Target):
         raise NotImplementedError
 
     def recheck_now(self) -> bool:
-        return self.recheck(False)
+        over = True
+        try:
+            over = self.recheck(False)
+        finally:  # what it raises ends the wait too
+            if over:
+                core.count("parked", 1)
+        return over
 
     def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool:
         while True:

@@ -101,6 +101,9 @@ class AsyncioLoop:
         ticket = AsyncioTicket(self, loop, target, deadline_ns, pace, policy, waiter)
         try:
             ticket.go_on()
+            if ticket.future.done():
+                # Others run even beside waits that are too short to be suspended.
+                await asyncio.sleep(0)
             status = await ticket.future
         except (
             GeneratorExit
@@ -132,12 +135,16 @@ class AsyncioLoop:
         if bell.owner is not None and not bell.owner.disown(bell):
             return False  # another loop polls it, and is told to stop
         loop = asyncio.get_running_loop()
+        bell.owner = self
         try:
             loop.add_reader(bell.fifo, self._rung, bell)
             loop.add_reader(bell.timer, self._due, bell)
-        except NotImplementedError:  # a loop that polls no descriptors
+        except (NotImplementedError, OSError, ValueError):
+            # A loop that polls no descriptors, or no more of them.
+            with contextlib.suppress(NotImplementedError, OSError, ValueError):
+                self.disown(bell)
+            bell.discard()
             return False
-        bell.owner = self
         return True
 
     def disown(self, bell: Bell, then: Callable[[], None] | None = None) -> bool:
@@ -167,6 +174,8 @@ class AsyncioLoop:
         bell: Bell,
         then: Callable[[], None] | None,
     ) -> None:
+        if then is None and bell.ticket is not None:
+            return  # the reader has come back meanwhile, and sleeps here
         if loop is not None and bell.owner is self:
             for fd in (bell.fifo, bell.timer):
                 if fd >= 0:
@@ -198,11 +207,13 @@ class AsyncioLoop:
             ticket.woken(0)
 
     def _due(self, bell: Bell) -> None:
-        bell.arm(core.FOREVER)
         ticket = bell.ticket
-        # A sleep that a ring ended left its timer behind, for the next one to set anew.
-        if ticket is not None and core.now_ns() >= ticket.asleep_until_ns:
+        if ticket is None:
+            bell.arm(core.FOREVER)  # left behind by a sleep that a ring ended
+        elif core.now_ns() >= ticket.asleep_until_ns:
+            bell.arm(core.FOREVER)
             ticket.woken(ticket.asleep_until_ns)
+        # else the ring came in the same poll, and the next sleep has set it anew
 
 
 class AsyncioTicket:
@@ -218,6 +229,7 @@ class AsyncioTicket:
         "_pace",
         "_planned_until_ns",
         "_policy",
+        "_recheck_at_ns",
         "_spin_until_ns",
         "_status",
         "_target",
@@ -270,12 +282,20 @@ class AsyncioTicket:
 
     def _spin(self, until_ns: int) -> None:
         self._last_ns = core.now_ns()
+        self._recheck_at_ns = self._last_ns + self._target.recheck_ns
         self._spin_until_ns = until_ns
         self._busy_passes = 0
         self.port.slicing = True
         self._handle = self._loop.call_soon(self._slice)
 
     def _slice(self) -> None:
+        try:
+            self._spin_on()
+        except Exception as error:
+            self._stop_slicing()
+            self._fail(error)
+
+    def _spin_on(self) -> None:
         now = core.now_ns()
         busy = now - self._last_ns > BUSY_NS and self._policy.mode != "loop"
         self._busy_passes = self._busy_passes + 1 if busy else 0
@@ -289,9 +309,18 @@ class AsyncioTicket:
         elif left <= SLICE_NS:
             self._stop_slicing()
             self._tell_task(self.go_on)
+        elif now >= self._recheck_at_ns:
+            self._stop_slicing()
+            self._tell_task(self._recheck_and_go_on)
         else:
             self._last_ns = core.now_ns()
             self._handle = self._loop.call_soon(self._slice)
+
+    def _recheck_and_go_on(self) -> None:
+        if self._target.recheck_now():
+            self.resolve_as(core.READY)
+        else:
+            self.go_on()
 
     def _stop_slicing(self) -> None:
         if self._handle is not None:
@@ -302,9 +331,12 @@ class AsyncioTicket:
     def _tell_task(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except BaseException as error:  # a closed waiter, or no thread to be had
-            if not self.future.done():
-                self.future.set_exception(error)
+        except BaseException as error:  # a closed waiter, no thread to be had, a dead peer
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
     # ---- on the bell ----
 
@@ -323,17 +355,19 @@ class AsyncioTicket:
 
     def woken(self, due_ns: int) -> None:
         """The sleep on the bell has ended: 0, it was rung, else its time has come."""
-        self._leave_bell()
         self._tell_task(lambda: self._look_again(due_ns))
 
     def _look_again(self, due_ns: int) -> None:
+        self._leave_bell()
         if due_ns and due_ns != self._planned_until_ns:
             due_ns = core.FOREVER
         planned = 0 < due_ns < core.FOREVER
-        if self._target.wait.woken(due_ns) or (not planned and self._target.recheck_now()):
+        if self._target.wait.woken(due_ns):
             self.resolve_as(core.READY)
-        else:
+        elif planned:
             self.go_on()
+        else:
+            self._recheck_and_go_on()
 
     def _leave_bell(self) -> None:
         bell, self._bell = self._bell, None

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 SLICE_NS: Final = 20_000
 BUSY_NS: Final = 60_000
 BUSY_PASSES: Final = 2  # in a row; one may be a stray timer
+# A first slice may end the wait without a checkpoint. Of so many waits one lets others run in any case: as
+# often as a task that never has to wait (BUDGET of _wait.py).
+WAITS_PER_CHECKPOINT: Final = 128
 
 _run_loop: trio.lowlevel.RunVar[TrioLoop] = trio.lowlevel.RunVar("aiospin loop")
 
@@ -54,6 +57,7 @@ class TrioLoop:
         self._lock = threading.Lock()  # of _completed
         self._completed: deque[TrioTicket] = deque()
         self._slicing = False  # a wait of this run is spinning in slices
+        self._waits = 0
 
     def post(self, tickets: list[Ticket]) -> None:
         with self._lock:
@@ -82,15 +86,20 @@ class TrioLoop:
     ) -> bool:
         if policy.mode == "thread" or not target.sliceable:
             return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+        self._waits += 1
+        pause = self._waits % WAITS_PER_CHECKPOINT == 0
         while True:
             from_ns, until_ns = pace.next()
             over: bool | None = None
             try:
+                if pause:
+                    pause = False
+                    await trio.lowlevel.checkpoint()
                 if core.now_ns() < from_ns:
                     over = await self._on_bell(target, min(from_ns, deadline_ns))
                 elif not self._slicing:
                     over = await self._in_slices(target, min(until_ns, deadline_ns), policy)
-            except trio.Cancelled:
+            except (trio.Cancelled, KeyboardInterrupt):
                 core.count("cancelled", 1)
                 raise
             if over is None:
@@ -105,6 +114,7 @@ class TrioLoop:
         """Spin on the run's own thread. None: the run has other work, spin beside it."""
         self._slicing = True
         busy_passes = 0
+        recheck_at_ns = core.now_ns() + target.recheck_ns
         try:
             while True:
                 now = core.now_ns()
@@ -113,6 +123,8 @@ class TrioLoop:
                     return True
                 if left_ns <= SLICE_NS:
                     return False
+                if now >= recheck_at_ns:
+                    return target.recheck_now()
                 began = core.now_ns()
                 await trio.lowlevel.checkpoint()
                 busy = core.now_ns() - began > BUSY_NS and policy.mode != "loop"

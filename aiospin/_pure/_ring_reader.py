@@ -96,7 +96,7 @@ class _Found(Enum):
 class RingReader(End):
     """A reading end. Pins the buffer until release(); threads and release as RingWriter."""
 
-    _ACTION = "reading from"
+    _ACTION = "receiving from"
 
     def __init__(
         self, buffer: Buffer, slot: int, pid: int, large: LargeFiles | None = None
@@ -461,8 +461,8 @@ class RingReader(End):
         """True: parked, poll the FIFO. False: there is something to receive, or the bell is not
         ready."""
         with self._turn:
-            if self._slot.bell != BELL_READY:
-                return False
+            if self._turn.ended or self._slot.bell != BELL_READY:
+                return False  # once it has left, the slot may be another's
             self._slot.bell = BELL_PARKED
             self._segment.readable.prepare_bell()
             if not self._watch.look():
@@ -477,7 +477,7 @@ class RingReader(End):
             return self._unpark()
 
     def _unpark(self) -> bool:
-        if self._slot.bell != BELL_PARKED:
+        if self._turn.ended or self._slot.bell != BELL_PARKED:
             return False
         self._slot.bell = BELL_READY
         return True

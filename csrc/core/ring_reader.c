@@ -335,6 +335,9 @@ asp_bell asp_ring_bell(const asp_ring_reader *reader) {
 bool asp_ring_bell_park(asp_ring_reader *reader) {
     const asp_ring *ring = &reader->ring;
     uint32_t bell = ASP_BELL_READY;
+    if (!reader->joined) { /* the slot may be another's */
+        return false;
+    }
     /* pairs with the load in attend_bells(), which comes after its exchange of the word below */
     if (!asp_compare_exchange_u32(&ring->readers[reader->slot].bell, &bell, ASP_BELL_PARKED)) {
         return false;
@@ -349,6 +352,9 @@ bool asp_ring_bell_park(asp_ring_reader *reader) {
 
 bool asp_ring_bell_unpark(asp_ring_reader *reader) {
     uint32_t bell = ASP_BELL_PARKED;
+    if (!reader->joined) { /* left while it slept: the slot may be another's, who sleeps now */
+        return false;
+    }
     /* pairs with the exchange in attend_bells(): one of the two wins */
     return asp_compare_exchange_u32(&reader->ring.readers[reader->slot].bell, &bell,
                                     ASP_BELL_READY);

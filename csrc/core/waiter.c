@@ -215,9 +215,10 @@ static void spin(asp_waiter *waiter, uint64_t now) {
     bool alone = waiter->count == 1;
     uint64_t end = only->pace.spin_until_ns;
     if (only->deadline_ns < end) end = only->deadline_ns;
+    bool ready = false;
     if (alone) {
         bool armed = only->pace.hardware && asp_one_line(only->watch);
-        if (asp_spin_step(only->watch, armed, asp_left(end, now))) complete(waiter, only, ASP_READY);
+        ready = asp_spin_step(only->watch, armed, asp_left(end, now));
     } else {
         asp_current()->monitor->pause(0);
     }
@@ -225,6 +226,7 @@ static void spin(asp_waiter *waiter, uint64_t now) {
     ASP_COUNT(spin_ns, took);
     /* each that is hot would have had the thread spin */
     for (size_t i = 0; i < waiter->hot; i++) waiter->table[i]->pace.spun_ns += took;
+    if (ready) complete(waiter, only, ASP_READY);
 }
 
 asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {

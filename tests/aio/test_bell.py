@@ -3,10 +3,15 @@ by nobody."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
+import gc
 import os
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +21,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from broadcast_support import Child, pair
-from support import COMPILED
+from support import COMPILED, environment
 from support import settled as until
 
 import aiospin
@@ -44,6 +49,10 @@ class Outcome:
         except Exception as error:
             self._error = error
         self._over.set()
+
+    @property
+    def over(self) -> bool:
+        return self._over.is_set()
 
     async def result(self) -> Any:
         await self._over.wait()
@@ -89,9 +98,9 @@ def leave_over(path: Path) -> None:
     path.write_bytes(b"left over")
 
 
-def write_to(name: str) -> None:
+def write_to(name: str, count: int = 1000) -> None:
     with open(f"/dev/shm/{name}", "r+b", buffering=0) as bell:
-        bell.write(b"x" * 1000)
+        bell.write(b"x" * count)
 
 
 def of_a_child(question: Callable[[], bool]) -> bool:
@@ -391,3 +400,211 @@ def test_pair_is_what_it_was() -> None:
         writer.send_sync(b"x")
         assert reader.receive_sync(1) == b"x"
         assert bells() == set()
+
+
+@bells_ring
+def test_a_close_leaves_the_bell_of_the_next_reader_alone(run: Any) -> None:
+    """Between a close and the end of its wait the slot may be another's, with a FIFO of the same name."""
+
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer:
+            old = await with_bell(writer)
+            async with running(old.receive) as received:
+                await asleep_on_bell(old)
+                old.close()
+                assert bells() == set()
+                new = BroadcastReader.attach(writer.handle, policy=PARK)
+                assert new.statistics().slot == 0
+                assert new._bell is not None
+                assert not new._bell.ready()  # asks for it
+                with pytest.raises(aiospin.ClosedResourceError):
+                    await received.result()
+            assert len(bells()) == 1
+            await writer.send(b"first")
+            assert await new.receive() == b"first"
+            async with running(new.receive) as received:
+                await asleep_on_bell(new)
+                await writer.send(b"rung")
+                assert await received.result() == b"rung"
+            new.close()
+
+    run(main)
+
+
+@bells_ring
+def test_who_has_left_does_not_wake_the_next_in_its_slot() -> None:
+    """A wait that a close from another thread ends still has its ring for a while."""
+    with BroadcastWriter.create() as writer:
+        old = BroadcastReader.attach(writer.handle)
+        old._begin_waiting()
+        old.close()
+        with BroadcastReader.attach(writer.handle) as new:
+            assert new.statistics().slot == old._ring.slot
+            assert new._bell is not None
+            assert not new._bell.ready()
+            writer.send_nowait(b"x")
+            assert new.receive_nowait() == b"x"
+            assert new._bell.ready()
+            assert new._bell.park()
+            assert not old._ring.bell_unpark()
+            assert not old._ring.bell_park()
+            assert new._ring.bell_unpark()
+        old._stop_waiting()
+
+
+@bells_ring
+def test_a_ring_and_the_timer_at_once(run_asyncio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring for nothing begins the next sleep, and the timer of the one before does not end that of the new one."""
+    monkeypatch.setattr("aiospin._loops._asyncio.LOOK_AGAIN_NS", 20_000_000)
+
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            [name] = bells()
+            async with running(reader.receive, 0.5) as received:
+                for _ in range(3):
+                    await asleep_on_bell(reader)
+                    assert reader._bell is not None
+                    due_ns = reader._bell.ticket.asleep_until_ns
+                    write_to(name, 1)
+                    while time.monotonic_ns() <= due_ns:
+                        pass  # the loop is held up, and finds both in one poll
+                    await anyio.lowlevel.checkpoint()
+                    await anyio.lowlevel.checkpoint()
+                with anyio.move_on_after(10), pytest.raises(TimeoutError):
+                    await received.result()
+                assert received.over
+
+    run_asyncio(main)
+
+
+def balance() -> int:
+    """Waits that ended less those that began."""
+    now = aiospin.statistics()
+    return now.ready + now.spun + now.parked + now.timed_out + now.cancelled - now.waits
+
+
+@bells_ring
+def test_waits_that_a_close_ends_are_counted(run: Any) -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer:
+            reader = await with_bell(writer)
+            before = balance()
+            async with running(reader.receive) as received:
+                await asleep_on_bell(reader)
+                reader.close()
+                with pytest.raises(aiospin.ClosedResourceError):
+                    await received.result()
+            assert balance() == before
+
+    run(main)
+
+
+@bells_ring
+def test_a_loop_that_cannot_poll_the_bell_has_the_waiter_thread() -> None:
+    class Full(asyncio.SelectorEventLoop):
+        refused = 0
+
+        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+            if getattr(callback, "__name__", "") == "_due":
+                self.refused += 1
+                raise OSError(errno.ENOSPC, "no room for another descriptor")
+            super().add_reader(fd, callback, *args)
+
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            for number in range(3):
+                async with running(reader.receive) as received:
+                    await until(lambda: aiospin.statistics().live_tickets == 1)
+                    await writer.send(b"%d" % number)
+                    assert await received.result() == b"%d" % number
+            assert bells() == set()
+            assert loop.refused == 1
+
+    loop = Full()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def descriptors() -> list[str]:
+    paths = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            paths.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sorted(path for path in paths if ".bell-" in path or "timerfd" in path)
+
+
+@bells_ring
+def test_a_loop_that_ends_first_keeps_no_descriptors() -> None:
+    """It was told to let go of them, and closed before it came to that."""
+
+    async def begin() -> None:
+        reader = await with_bell(writer)
+        async with running(reader.receive) as received:
+            await asleep_on_bell(reader)
+            await writer.send(b"rung")
+            await received.result()
+        assert len(descriptors()) == len(before) + 3  # the writer's end too
+        loop = asyncio.get_running_loop()
+        loop.stop()
+        closing = threading.Thread(target=reader.close)
+        closing.start()
+        closing.join()
+
+    before = descriptors()
+    writer = BroadcastWriter.create()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(begin())
+    loop.run_forever()
+    task.result()
+    loop.close()
+    del task, loop
+    writer.close()
+    gc.collect()
+    assert descriptors() == before
+    assert bells() == set()
+
+
+SLEEPER_IN_A_DAEMON_THREAD = """
+import asyncio, sys, threading
+from aiospin import BroadcastReader, WaitPolicy
+
+asleep = threading.Event()
+
+async def main():
+    reader = BroadcastReader.attach(sys.argv[1], policy=WaitPolicy.powersave())
+    receiving = asyncio.ensure_future(reader.receive())
+    while reader._ring.bell() != 1:
+        await asyncio.sleep(0)
+    print("asked for a bell", flush=True)
+    await receiving
+    receiving = asyncio.ensure_future(reader.receive())
+    while reader._bell.ticket is None:
+        await asyncio.sleep(0)
+    asleep.set()
+    await receiving
+
+threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
+asleep.wait()
+"""
+
+
+@bells_ring
+def test_the_interpreter_ends_quietly_beside_a_sleeper() -> None:
+    """Its thread is a daemon, and ends with the process, not with an error."""
+    with (
+        BroadcastWriter.create() as writer,
+        subprocess.Popen(
+            [sys.executable, "-c", SLEEPER_IN_A_DAEMON_THREAD, writer.name],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child,
+    ):
+        assert child.stdout is not None
+        assert child.stdout.readline() == "asked for a bell\n"
+        writer.send_nowait(b"here it is")
+        _, errors = child.communicate(timeout=30)
+        assert (child.returncode, errors) == (0, "")
