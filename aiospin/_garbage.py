@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 # the magic on, which is stored later, there is no doubt.
 UNLOCKED_NS: Final = 60_000_000_000
 
+# Seconds. Whoever cleans up holds a dead writer's lock for a few system calls; one that is descheduled meanwhile,
+# longer. Only then is a lock that stays taken said to be a living writer's.
+CLEANING: Final = 0.2
+
 NO_SEGMENT: Final = "it is no segment"
 _MEMBERS: Final = 1 + _layout.MAX_READERS
 _NAME: Final = r"(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]{0,199})"
@@ -104,7 +108,7 @@ def remove_dead(path: Path) -> None:
     try:
         if not _is_plain(fd) or not _snapshot.has_magic(fd):
             raise _no_segment(path)
-        if not _lock.take(fd, _lock.WRITER_BYTE):
+        if not _take_from_cleaners(fd, path):
             raise FileExistsError(
                 errno.EEXIST,
                 "a living broadcast has that name: choose another, or close it",
@@ -121,6 +125,31 @@ def remove_dead(path: Path) -> None:
         pass
     finally:
         os.close(fd)
+
+
+def _take_from_cleaners(fd: int, path: Path) -> bool:
+    """The lock of a writer that is dead. Another one that cleans up has it for a moment; a writer keeps it."""
+    deadline = time.monotonic() + CLEANING
+    while not _lock.take(fd, _lock.WRITER_BYTE):
+        if not _is_at(fd, path):
+            return True  # it was removed
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(CLEANING / 100)
+    return True
+
+
+def sweep_closed(closed: Path, name: str) -> bool:
+    """Remove a closed segment, and the large messages in it that nobody has read, once all its readers are gone.
+
+    :return: is it still there?
+    """
+    with _opened(closed, dry_run=True) as fd:
+        if isinstance(fd, int) and _has_readers(fd):
+            return True
+    for _ in sweep(closed.parent, (name,)):
+        pass
+    return closed.exists()
 
 
 def companion(path: Path, segment_id: int, kind: str) -> Path:

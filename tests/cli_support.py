@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import signal
 import struct
 import subprocess
 import sys
@@ -16,10 +17,22 @@ import aiospin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
     import pytest
     from typing_extensions import Self
+
+
+# What a spawned process runs must be importable there by name.
+
+
+def fails(_: Connection) -> None:
+    raise ValueError("on purpose")
+
+
+def dies(_: Connection) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fresh_name() -> str:

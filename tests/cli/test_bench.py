@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
-from cli_support import Command
+from cli_support import Command, dies, fails
 
 import aiospin
 from aiospin.__main__ import main
@@ -30,7 +30,7 @@ from aiospin._cli.bench.scope import ScopeError, scope
 from aiospin._cli.bench.table import table
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+    pass
 
 PART = Part("1ms", "asyncio", "unpinned")
 OTHER = Part("50ms", "asyncio", "unpinned")
@@ -196,17 +196,9 @@ def test_groups_are_judged_apart_and_the_warm_up_is_not() -> None:
     assert (found.gap_us, found.watts) == (1e6, 60.0)
 
 
-def _fails(_: Connection) -> None:
-    raise ValueError("on purpose")
-
-
-def _dies(_: Connection) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.parametrize(
     ("function", "why"),
-    [(_fails, "ValueError: on purpose"), (_dies, "_dies process ended by SIGKILL")],
+    [(fails, "ValueError: on purpose"), (dies, "dies process ended by SIGKILL")],
 )
 def test_a_process_that_fails_ends_the_measurement(function: object, why: str) -> None:
     with pytest.raises(CrewError, match=why), Crew() as crew:
