@@ -38,7 +38,7 @@ from aiospin._predicate import (
     lt,
     ne,
 )
-from aiospin._reader import BroadcastReader, ReaderStatistics, ReadSlot
+from aiospin._reader import BroadcastReader, Prediction, ReaderStatistics, ReadSlot
 from aiospin._segment import BroadcastHandle
 from aiospin._wait import spinloop, wait_for_flag, wait_for_flag_sync
 from aiospin._waiter import Waiter
@@ -61,6 +61,7 @@ __all__ = [
     "LaggedError",
     "LayoutError",
     "Predicate",
+    "Prediction",
     "ReadSlot",
     "ReaderState",
     "ReaderStatistics",

@@ -36,6 +36,10 @@ def deadline_of(timeout: float | None) -> int:
     return FOREVER if seconds > 1e9 else core.now_ns() + int(seconds * 1e9)
 
 
-def expired(what: str, timeout: float | None) -> TimeoutError:
-    """The error of a wait whose deadline passed."""
-    return TimeoutError(f"{what} within {float(timeout):g} s" if timeout else f"{what} just now")
+def expired(what: str, timeout: float | None, why: str = "") -> TimeoutError:
+    """The error of a wait whose deadline passed.
+
+    :param why: what may be added, a clause that begins with its own punctuation.
+    """
+    when = f"within {float(timeout):g} s" if timeout else "just now"
+    return TimeoutError(f"{what} {when}{why}")

@@ -50,8 +50,9 @@ class LaggedError(AiospinError):
     """
 
     def __init__(self, skipped: int) -> None:
+        lost = "1 message was" if skipped == 1 else f"{skipped} messages were"
         super().__init__(
-            f"{skipped} messages were overwritten before this reader came to them; "
+            f"{lost} overwritten before this reader got there; "
             "the next receive goes on at the oldest one left"
         )
         self.skipped = skipped

@@ -3,7 +3,7 @@
 The record in the ring says how long it is, the file is beside the segment and gone as soon as no reader
 is before that record any more. Whoever finds that removes it: the reader that went past it last, the
 writer before it makes the next one and while it waits, and a look every tenth of a second while there
-are files and the writer does nothing, because a process that dies tells nobody.
+are files and the writer does nothing or has closed, because a process that dies tells nobody.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ class Lookout:
             None  # on a word that never changes: only its deadline counts
         )
         self._waiter: Waiter | None = None  # has the ticket, or runs the look
+        # Asked to look since the look that is running began? Then its answer may be out of date.
+        self._asked = False
 
     @property
     def port(self) -> Port:
@@ -39,6 +41,7 @@ class Lookout:
         """Look from now on. Does nothing while it does, nor where no thread can be started: isolated
         subinterpreters forbid those that do not hold the exit up."""
         with self._lock:
+            self._asked = True
             if self._waiter is None:
                 if self._wait is None:
                     word = bytearray(4)
@@ -65,16 +68,23 @@ class Lookout:
             core.count("timed_out", -1)  # nobody's timeout
         goes_on = False
         try:
-            goes_on = status != core.STOPPED and self._look()
+            if status != core.STOPPED:
+                self._asked = False
+                goes_on = self._look()
         finally:
             with self._lock:
                 waiter, self._waiter = self._waiter, None
-                if goes_on and waiter is not None:
+                if status != core.STOPPED and (goes_on or self._asked) and waiter is not None:
                     try:
                         self._submit(waiter)
                     except ClosedResourceError:
                         pass  # that waiter is being closed: the next begin() takes another
         return False
+
+    def replace(self, look: Callable[[], bool]) -> None:
+        """Call another function from now on, if it looks: until that returns False, whoever is closed meanwhile."""
+        with self._lock:
+            self._look, self._asked = look, True
 
     def end(self) -> None:
         """Look no more."""

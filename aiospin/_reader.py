@@ -13,7 +13,13 @@ from anyio.abc import ObjectReceiveStream
 from aiospin._bell import Bell
 from aiospin._core import core
 from aiospin._deadline import FOREVER, deadline_of, expired
-from aiospin._errors import AiospinError, BrokenResourceError, EndOfStream, WouldBlock
+from aiospin._errors import (
+    AiospinError,
+    BrokenResourceError,
+    EndOfStream,
+    LayoutError,
+    WouldBlock,
+)
 from aiospin._large import IncomingFiles
 from aiospin._lock import READER_BYTE, WRITER_BYTE
 from aiospin._member import Member
@@ -33,6 +39,22 @@ _MAX_SLOTS = 1024  # ASP_RING_MAX_READERS
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """Whether it paid to foresee when messages come."""
+
+    predicted: int
+    """Waits that a planned spin ended."""
+    early: int
+    """Messages that came before the spin planned for them."""
+    late: int
+    """Waits whose spin ended without the message."""
+    spun_caught_ns: int
+    """Nanoseconds spun in waits that a spin ended."""
+    spun_lost_ns: int
+    """Nanoseconds spun in all others."""
+
+
+@dataclass(frozen=True)
 class ReaderStatistics:
     """A broadcast, as one reader of it sees it."""
 
@@ -43,6 +65,7 @@ class ReaderStatistics:
     """Number of the next message; the first that the writer ever sent has number 0."""
     published_ns: int
     """When the message last received was published, CLOCK_MONOTONIC ns; 0 before the first."""
+    prediction: Prediction
 
 
 class BroadcastReader(Member, ObjectReceiveStream[bytes]):
@@ -122,7 +145,11 @@ class BroadcastReader(Member, ObjectReceiveStream[bytes]):
         self._ensure_open()
         ring = self._ring
         return ReaderStatistics(
-            slot=ring.slot, lag=ring.lag, sequence=ring.sequence, published_ns=ring.published_ns
+            slot=ring.slot,
+            lag=ring.lag,
+            sequence=ring.sequence,
+            published_ns=ring.published_ns,
+            prediction=Prediction(*ring.wait.prediction),
         )
 
     # ---- receiving ----
@@ -394,6 +421,8 @@ def _join(segment: Segment, large: IncomingFiles) -> core.RingReader:
                 ring = core.RingReader(segment.memory, slot, os.getpid(), large)
                 segment.id = ring.id
                 return ring
+            except LayoutError as error:
+                raise LayoutError(f"{segment.path} is no healthy segment: {error}") from None
             except ValueError:  # no such slot: all that there are were taken
                 break
     raise AiospinError(

@@ -112,19 +112,20 @@ class Segment:
         return segment
 
     def publish(self) -> None:
-        """Give a finished segment its name, atomically; that of a dead writer is taken over.
+        """Give a finished segment its name, atomically; that of a dead writer is taken over, and what is left
+        of dead ones of that name is removed.
 
         :raises FileExistsError: a living broadcast has the name.
         """
         temporary = self.companion("new")
         while True:
+            for _ in _garbage.sweep(self.path.parent, (self.name,)):
+                pass
             try:
                 os.link(temporary, self.path)
                 break
             except FileExistsError:
                 _garbage.remove_dead(self.path)
-                for _ in _garbage.sweep(self.path.parent, (self.name,)):
-                    pass
         temporary.unlink()
 
     def discard(self) -> None:

@@ -16,6 +16,7 @@ from anyio.abc import ObjectSendStream
 from aiospin._core import core
 from aiospin._deadline import FOREVER, deadline_of, expired
 from aiospin._errors import BatchTimeoutError, WouldBlock
+from aiospin._garbage import sweep_closed
 from aiospin._large import OutgoingFiles
 from aiospin._lock import READER_BYTE
 from aiospin._lookout import Lookout
@@ -109,7 +110,8 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         :param overflow: what happens when it is full: "block" makes the writer wait for the slowest
             reader and loses nothing; "drop_oldest" never waits, and a reader that was too slow gets
             :exc:`LaggedError`.
-        :param mode: permissions of the segment's file; 0o600 is for this user alone.
+        :param mode: permissions of the segment's file; 0o600 is for this user alone. Readers write to it,
+            too: 0o660 is for those of the group.
         :param policy: how the writer waits for room; the process's default when None.
         :param codec: what :meth:`send_object` encodes with: something with a method
             ``encode(object) -> bytes``, such as ``msgspec.msgpack``; pickle when None.
@@ -122,7 +124,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
             raise ValueError(f"overflow must be 'block' or 'drop_oldest', not {overflow!r}")
         capacity = _integer("capacity", capacity, 1, 1 << 46)
         max_readers = _integer("max_readers", max_readers, 1, MAX_READERS)
-        mode = _integer("mode", mode, 0, 0o777)
+        mode = _integer("mode", mode, 0, 0o777, "#o")
         policy = resolve(policy)
         check_codec(codec, "encode")
         capacity = max(MIN_CAPACITY, 1 << (capacity - 1).bit_length())
@@ -174,6 +176,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         """How much was sent, and who is reading."""
         with self._lock:
             self._ensure_open()
+            self._check_peer()  # nobody else does, while the writer has room
             return WriterStatistics(
                 messages=self._ring.sequence,
                 capacity=self._ring.capacity,
@@ -414,11 +417,11 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     def _too_late(self, timeout: float | None) -> TimeoutError:
         slowest = self._ring.slowest()
         who = (
-            f": it waits for the reader with pid {slowest[1]}, {slowest[2]} bytes behind"
+            f": it waits for the reader in slot {slowest[0]}, with pid {slowest[1]}, {slowest[2]} bytes behind"
             if slowest
             else ""
         )
-        return expired(f"the broadcast {self.name!r} had no room{who}", timeout)
+        return expired(f"the broadcast {self.name!r} had no room", timeout, who)
 
     # ---- readers ----
 
@@ -490,14 +493,17 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
             )
 
     def _say_goodbye(self) -> None:
-        self._lookout.end()
         if self._draft is not None:
             self._abandon()
         self._ring.close()
         self._check_peer()
         if self._large:
             self._segment.retire()
+            # Readers that die before they have read the rest tell nobody, as before.
+            closed = self._segment.companion("closed")
+            self._lookout.replace(partial(sweep_closed, closed, self.name))
         else:
+            self._lookout.end()
             self._segment.unlink()
 
     def _forget(self) -> None:
@@ -587,10 +593,12 @@ class _Batch:
         return BatchTimeoutError(f"{error}: {self.sent} of {len(self._items)} were sent", self.sent)
 
 
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    """A checked integer argument."""
+def _integer(name: str, value: Any, low: int, high: int, form: str = "d") -> int:
+    """A checked integer argument; the error has it in this form."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if not low <= value <= high:
-        raise ValueError(f"{name} must be from {low} to {high}, not {value!r}")
+        raise ValueError(
+            f"{name} must be from {low:{form}} to {high:{form}}, not {int(value):{form}}"
+        )
     return int(value)

@@ -23,6 +23,7 @@ FUTEX = "csrc/core/futex.c"
 PREDICT = "csrc/core/predict.c"
 PREDICATE = "csrc/core/predicate.c"
 CHANGED = "csrc/core/changed.c"
+WORD = "csrc/core/word.c"
 CLOCK = "csrc/core/clock.h"
 ATOMICS = "csrc/core/atomics.h"
 
@@ -30,6 +31,7 @@ PARKING = "model test_park.py::test_a_mutant_of_parking_is_caught"
 ON_BELL = "model test_park.py::test_a_mutant_of_the_bell_is_caught"
 JOINING = "model test_ring.py::test_a_mutant_of_joining_is_caught"
 LAPPING = "model test_ring.py::test_a_mutant_of_lapping_is_caught"
+TO_TAIL = "model test_ring.py::test_a_mutant_of_going_to_tail_is_caught"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ MUTANTS = (
         PARK,
         "    while (seen & flags) {",
         "    if (seen & flags) {",
-        "test test_park",
+        "test test_park_steps",
     ),
     Mutant(
         "a sleeper announces himself with a load and a store",
@@ -98,7 +100,7 @@ MUTANTS = (
         "    uint32_t expected = asp_fetch_or_u32(word, ASP_PARK_SLEEPER) | ASP_PARK_SLEEPER;",
         "    uint32_t expected = asp_load_relaxed_u32(word) | ASP_PARK_SLEEPER;\n"
         "    asp_store_relaxed_u32(word, expected);",
-        "test test_park",
+        "test test_park_steps",
     ),
     Mutant(
         "a wake wakes one sleeper of many",
@@ -354,7 +356,7 @@ MUTANTS = (
         READER,
         "        if (again == word) {",
         "        if (again >= word) {",
-        "test test_ring_litmus",
+        "test test_ring_kill",
     ),
     Mutant(
         "a reader that is joining is taken for a broken one",
@@ -443,6 +445,20 @@ MUTANTS = (
         f"{LAPPING}[looks at tail without a fence]",
     ),
     Mutant(
+        "tail may be seen before the head that it follows",
+        WRITER,
+        "    asp_store_release_u64(&ring->control->writer.tail, tail);",
+        "    asp_store_relaxed_u64(&ring->control->writer.tail, tail);",
+        f"{TO_TAIL}[tail is stored relaxed]",
+    ),
+    Mutant(
+        "a lapped reader may load head before tail",
+        READER,
+        "    const uint64_t tail = asp_load_acquire_u64(&line->tail); /* pairs with drop_oldest() */",
+        "    const uint64_t tail = asp_load_relaxed_u64(&line->tail);",
+        f"{TO_TAIL}[tail is loaded relaxed]",
+    ),
+    Mutant(
         "one record too few is dropped",
         WRITER,
         "    const uint64_t fits = writer->ring.capacity - bytes;",
@@ -529,6 +545,21 @@ MUTANTS = (
         "test test_bells",
     ),
     Mutant(
+        "a reader that left parks on its successor's bell",
+        READER,
+        "    if (!reader->joined) { /* the slot may be another's */\n        return false;\n    }\n",
+        "",
+        "test test_bells",
+    ),
+    Mutant(
+        "a reader that left unparks its successor",
+        READER,
+        "    if (!reader->joined) { /* left while it slept: the slot may be another's, who sleeps now */\n"
+        "        return false;\n    }\n",
+        "",
+        "test test_bells",
+    ),
+    Mutant(
         "a plain file is taken for a bell",
         BELLS,
         "fstat(fd, &found) != 0 || !S_ISFIFO(found.st_mode)",
@@ -585,6 +616,41 @@ MUTANTS = (
         "(uintptr_t)term->address % width",
         "width == 0",
         "test test_predicate",
+    ),
+    Mutant(
+        "a flag may be seen before what was stored ahead of it",
+        WORD,
+        "    case 4: asp_store_release_u32(address, (uint32_t)bits); break;",
+        "    case 4: asp_store_relaxed_u32(address, (uint32_t)bits); break;",
+        "tsan test_handover",
+    ),
+    Mutant(
+        "what was stored ahead of a flag may not be seen with it",
+        PREDICATE,
+        "    case 2: return asp_load_acquire_u16(address);",
+        "    case 2: return asp_load_relaxed_u16(address);",
+        "tsan test_handover",
+    ),
+    Mutant(
+        "what was stored ahead of a change may not be seen with it",
+        CHANGED,
+        "        uint64_t now = asp_load_acquire_u64(",
+        "        uint64_t now = asp_load_relaxed_u64(",
+        "tsan test_handover",
+    ),
+    Mutant(
+        "the magic may be seen before the header",
+        RING,
+        "    asp_store_release_u64(&header->magic, ASP_RING_MAGIC);",
+        "    asp_store_relaxed_u64(&header->magic, ASP_RING_MAGIC);",
+        "tsan test_handover",
+    ),
+    Mutant(
+        "the header may be loaded before the magic",
+        RING,
+        "    const uint64_t magic = asp_load_acquire_u64(&shared->magic);",
+        "    const uint64_t magic = asp_load_relaxed_u64(&shared->magic);",
+        "tsan test_handover",
     ),
     Mutant(
         "the last byte of a buffer is not looked at",

@@ -43,22 +43,21 @@ asp_status asp_ring_create(void *memory, uint64_t bytes, uint64_t capacity, uint
         return ASP_E_INVALID;
     }
     asp_ring_header *header = memory;
-    *header = (asp_ring_header){
-        .version = ASP_RING_VERSION,
-        .header_bytes = sizeof(asp_ring_header),
-        .total_bytes = total,
-        .capacity = capacity,
-        .max_readers = max_readers,
-        .overflow = (uint32_t)overflow,
-        .writer_offset = ASP_RING_LINE,
-        .readers_offset = ASP_RING_LINE + sizeof(asp_ring_control),
-        .data_offset = data_offset(max_readers),
-        .byte_order = 0x01020304,
-        .line_bytes = ASP_RING_LINE,
-        .created_ns = realtime_ns,
-        .writer_pid = pid,
-        .id = id,
-    };
+    /* Field by field, because somebody who waits for the magic may be loading it; memory is zeroed. */
+    header->version = ASP_RING_VERSION;
+    header->header_bytes = sizeof(asp_ring_header);
+    header->total_bytes = total;
+    header->capacity = capacity;
+    header->max_readers = max_readers;
+    header->overflow = (uint32_t)overflow;
+    header->writer_offset = ASP_RING_LINE;
+    header->readers_offset = ASP_RING_LINE + sizeof(asp_ring_control);
+    header->data_offset = data_offset(max_readers);
+    header->byte_order = 0x01020304;
+    header->line_bytes = ASP_RING_LINE;
+    header->created_ns = realtime_ns;
+    header->writer_pid = pid;
+    header->id = id;
     /* pairs with the load in asp_ring_open: who sees the magic sees the rest */
     asp_store_release_u64(&header->magic, ASP_RING_MAGIC);
     return ASP_READY;

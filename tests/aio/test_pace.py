@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from broadcast_support import Child
+from support import COMPILED
 from support import settled as until
 
 import aiospin
@@ -126,3 +127,27 @@ def test_a_slice_that_fails_ends_its_wait(
             raise RuntimeError("broken")
 
     run_asyncio(main)
+
+
+def test_a_reader_says_whether_prediction_paid(run: Any) -> None:
+    async def main() -> None:
+        async with (
+            BroadcastWriter.create() as writer,
+            BroadcastReader.attach(writer.handle, policy=WaitPolicy.latency()) as reader,
+            anyio.create_task_group() as group,
+        ):
+
+            async def send_after_each(count: int) -> None:
+                for number in range(count):
+                    await until(lambda: reader._waiting)
+                    writer.send_nowait(b"%d" % number)
+                    await until(lambda number=number: reader._ring.sequence > number)
+
+            group.start_soon(send_after_each, 20)
+            for number in range(20):
+                assert await reader.receive() == b"%d" % number
+            found = reader.statistics().prediction
+            assert (found.predicted > 0) == COMPILED
+            assert (found.spun_caught_ns > 0) == COMPILED
+
+    run(main)

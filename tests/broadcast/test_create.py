@@ -138,7 +138,7 @@ def image():
 def test_damaged_header(path, image, offset, says):
     image[offset] ^= 0x5A
     path.write_bytes(image)
-    with pytest.raises(LayoutError, match=says):
+    with pytest.raises(LayoutError, match=rf"{path} is no healthy segment: .*{says}"):
         BroadcastReader.attach(name_of(path))
 
 
@@ -229,6 +229,11 @@ def test_bad_sizes(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         BroadcastWriter.create(**options)
     assert segments() == before
+
+
+def test_a_bad_mode_is_told_as_it_was_written():
+    with pytest.raises(ValueError, match="mode must be from 0o0 to 0o777, not 0o1777"):
+        BroadcastWriter.create(mode=0o1777)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from broadcast_support import Child, make_message, number_of, pair, scaled
 from support import running
@@ -61,6 +63,15 @@ def test_every_form_tells():
             with pytest.raises(LaggedError) as caught:
                 receive()
             assert caught.value.skipped + len(reader.receive_many_nowait()) == 200
+
+
+@pytest.mark.parametrize(
+    ("skipped", "says"), [(1, "1 message was overwritten"), (2, "2 messages were overwritten")]
+)
+def test_the_error_says_how_many(skipped, says):
+    error = LaggedError(skipped)
+    assert str(error).startswith(says)
+    assert pickle.loads(pickle.dumps(error)).skipped == skipped
 
 
 def test_lag_in_the_middle_of_the_stream():

@@ -26,6 +26,7 @@ from aiospin import (
     LayoutError,
     WouldBlock,
 )
+from aiospin._waiter import close_default_waiter
 
 CAPACITY = 8192  # bytes; a message of more than half of it is large
 LARGE = 5000
@@ -480,6 +481,36 @@ def test_a_close_whose_readers_are_dead_leaves_nothing():
         writer.close()
         assert files(writer, "") == []
         assert not os.path.exists(SHM + writer.name)
+
+
+def test_readers_die_after_the_close():
+    """Killed with a message unread, while the program that was the writer does something else."""
+    writer, [reader] = pair(CAPACITY)
+    with Child(READER, writer.name) as child:
+        child.expect("attached")
+        writer.send_nowait(bytes(LARGE))
+        writer.close()
+        name = writer.name
+        del writer
+        assert len(reader.receive_nowait()) == LARGE
+        reader.close()
+        assert files(reader, "") == ["closed", "message-0"]
+        child.kill()
+        until(lambda: not files(reader, ""))
+        assert not os.path.exists(SHM + name)
+
+
+def test_a_name_comes_without_what_its_dead_readers_left():
+    """They were killed with a message unread, after its writer had closed and gone."""
+    with BroadcastWriter.create(capacity=CAPACITY) as writer, Child(READER, writer.name) as child:
+        child.expect("attached")
+        writer.send_nowait(bytes(LARGE))
+        writer.close()
+        close_default_waiter()  # as if the process had ended: nobody looks any more
+        child.kill()
+        assert files(writer, "") == ["closed", "message-0"]
+    with BroadcastWriter.create(writer.name) as successor:
+        assert files(successor, "") == []
 
 
 def test_the_name_of_a_dead_writer_comes_without_its_files():

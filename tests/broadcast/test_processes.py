@@ -142,6 +142,19 @@ def test_dead_reader_is_not_counted():
             writer.wait_for_readers_sync(1, timeout=0)
 
 
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest"])
+def test_dead_reader_is_not_in_the_statistics(overflow):
+    """Of a writer that never waited."""
+    writer, [reader] = pair(overflow=overflow)
+    with writer, reader:
+        with Child(READ + "told()", writer.name) as child:
+            child.expect("attached")
+            pids = [state.pid for state in writer.statistics().readers]
+            assert pids == [os.getpid(), child.pid]
+            child.kill()
+        assert [state.pid for state in writer.statistics().readers] == [os.getpid()]
+
+
 def test_slot_of_a_dead_reader_is_used_again():
     writer, _ = pair(readers=0, max_readers=1)
     with writer:

@@ -144,7 +144,7 @@ def lapping_writer(messages: int, mutant: str) -> Thread:
         announce: list[Instruction] = []
         if number >= CAPACITY:
             announce = [
-                Store("tail", number - CAPACITY + 1, release=True),
+                Store("tail", number - CAPACITY + 1, release=mutant != "tail is stored relaxed"),
                 *([] if mutant == "announces without a fence" else [ReleaseFence()]),
             ]
         overwrite = record(number, number + 1)
@@ -178,7 +178,9 @@ def lapped_reader(messages: int, mutant: str) -> Thread:
         Let("cursor", lambda known: known["cursor"] + 1),
         Jump("next"),
         Label("lapped"),
-        Load("tail", "cursor", acquire=True),
+        Load("tail", "cursor", acquire=mutant != "tail is loaded relaxed"),
+        Load("head", "head", acquire=True),
+        Check(lambda known: known["cursor"] <= known["head"], "a healthy segment is refused"),
         Jump("next"),
         Label("end"),
         Forget(),
@@ -211,6 +213,12 @@ def test_a_lapped_reader_gets_nothing_torn(messages: int) -> None:
 )
 def test_a_mutant_of_lapping_is_caught(mutant: str) -> None:
     with pytest.raises(Violation, match="overwritten or is torn"):
+        explore_lossy(3, mutant)
+
+
+@pytest.mark.parametrize("mutant", ["tail is stored relaxed", "tail is loaded relaxed"])
+def test_a_mutant_of_going_to_tail_is_caught(mutant: str) -> None:
+    with pytest.raises(Violation, match="a healthy segment is refused"):
         explore_lossy(3, mutant)
 
 

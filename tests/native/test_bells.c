@@ -163,6 +163,27 @@ static void the_slot_of_a_dead_reader_gets_a_new_bell(void) {
     tear_down_with_bells(&b);
 }
 
+static void who_left_leaves_its_successors_bell_alone(void) {
+    bench b;
+    asp_ring_reader old, next;
+    set_up_with_bells(&b, ASP_OVERFLOW_BLOCK);
+    join(&b, &old, 1);
+    const int fd = make_fifo(1);
+    asp_ring_leave(&old);
+    join(&b, &next, 1);
+    asp_ring_bell_request(&next);
+    asp_ring_wake_readers(&b.writer);
+    CHECK(asp_ring_bell(&next) == ASP_BELL_READY);
+    CHECK(!asp_ring_bell_park(&old) && asp_ring_bell(&next) == ASP_BELL_READY);
+    CHECK(asp_ring_bell_park(&next));
+    CHECK(!asp_ring_bell_unpark(&old) && asp_ring_bell(&next) == ASP_BELL_PARKED);
+    send_ready(&b, 0, 1);
+    CHECK(rung(fd));
+    asp_ring_leave(&next);
+    remove_fifo(fd, 1);
+    tear_down_with_bells(&b);
+}
+
 /* A reader that was killed in its poll; nobody has noticed yet. */
 static void a_dead_readers_bell_is_rung_in_vain(void) {
     bench b;
@@ -268,6 +289,7 @@ int main(void) {
     is_rung_once_for_each_park();
     is_refused_where_it_cannot_be_opened();
     the_slot_of_a_dead_reader_gets_a_new_bell();
+    who_left_leaves_its_successors_bell_alone();
     a_dead_readers_bell_is_rung_in_vain();
     the_death_of_the_writer_hangs_up();
     no_ring_is_lost();
