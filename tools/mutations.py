@@ -50,7 +50,7 @@ MUTANTS = (
         PARK,
         "    asp_fence(); /* pairs with the fences in asp_park_prepare and asp_park_prepare_bell */\n",
         "",
-        "test test_park",
+        "test soak_park 200000",
     ),
     Mutant(
         "a sleeper looks before its announcement is visible",
