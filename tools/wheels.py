@@ -26,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ print(json.dumps({
     "multiarch": sysconfig.get_config_var("MULTIARCH"),
 }))
 """
+
+
+# Most of a suite is waiting for other processes and for timeouts.
+SUITES_AT_A_TIME = 2
+PRINTING = threading.Lock()
 
 
 def say(text: str) -> None:
@@ -336,9 +342,8 @@ def install(folder: Path, python: Python, name: str, *pins: str) -> Path:
 
 
 def suite(title: str, interpreter: Path, arguments: list[str], **extra: str) -> bool:
-    """Whether the whole suite passed."""
-    say(title)
-    with tempfile.TemporaryDirectory() as elsewhere:
+    """Whether the whole suite passed. What it said comes in one piece, since several run at a time."""
+    with tempfile.TemporaryDirectory() as elsewhere, tempfile.TemporaryFile() as output:
         status = subprocess.run(
             [
                 interpreter, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT,
@@ -347,8 +352,15 @@ def suite(title: str, interpreter: Path, arguments: list[str], **extra: str) -> 
             ],
             cwd=elsewhere,
             env=environment(AIOSPIN_TEST_INSTALLED=str(interpreter.parent.parent), **extra),
+            stdout=output,
+            stderr=subprocess.STDOUT,
             check=False,
         ).returncode  # fmt: skip
+        output.seek(0)
+        with PRINTING:
+            say(title)
+            sys.stdout.buffer.write(output.read())
+            sys.stdout.flush()
     return status == 0
 
 
@@ -361,15 +373,21 @@ def test(folder: Path, found: list[Python], arguments: list[str]) -> None:
             for python in found
         ]
     ready = [job.result() for job in jobs]
-    failed = [
-        python.tag
-        for python, interpreter in zip(found, ready, strict=True)
-        if not suite(f"the suite on {python}", interpreter, arguments)
-    ]
     python = default(found)
     interpreter = ready[found.index(python)]
-    if not suite(f"the suite on {python}, pure Python", interpreter, arguments, AIOSPIN_NO_EXT="1"):
-        failed.append("pure Python")
+    with ThreadPoolExecutor(SUITES_AT_A_TIME) as pool:
+        runs = {
+            "pure Python": pool.submit(
+                suite,
+                f"the suite on {python}, pure Python",
+                interpreter,
+                arguments,
+                AIOSPIN_NO_EXT="1",
+            )
+        }
+        for python, interpreter in zip(found, ready, strict=True):
+            runs[python.tag] = pool.submit(suite, f"the suite on {python}", interpreter, arguments)
+    failed = [name for name, job in runs.items() if not job.result()]
     if failed:
         raise SystemExit(f"error: the suite failed on {', '.join(failed)}")
 

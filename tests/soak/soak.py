@@ -796,7 +796,9 @@ class Conductor:
         """But for what those who were killed left, which `aiospin gc` removes."""
         BroadcastWriter.create(self._settings.name).close()  # the name is nobody's
         subprocess.run(
-            [sys.executable, "-m", "aiospin", "gc"], stdout=subprocess.DEVNULL, check=True
+            [sys.executable, "-m", "aiospin", "gc", self._settings.name],
+            stdout=subprocess.DEVNULL,
+            check=True,
         )
         if files := self._files():
             raise ViolationError(f"files are left: {files}")
