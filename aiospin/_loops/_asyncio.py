@@ -344,11 +344,11 @@ class AsyncioTicket:
         bell = self._target.bell
         self._planned_until_ns = until_ns
         self.asleep_until_ns = min(until_ns, core.now_ns() + LOOK_AGAIN_NS)
-        if bell is not None and self.port.park(bell, self, self.asleep_until_ns):
+        if bell is None:
+            self._hand_over()
+        elif self.port.park(bell, self, self.asleep_until_ns):
             self._bell = bell
-        elif self._target.wait.spin(
-            0, False
-        ):  # it came just now, so the bell would not let us park
+        elif self._target.wait.spin(0, False):  # it came just now, so the bell did not let us park
             self.resolve_as(core.READY)
         else:
             self._hand_over()
