@@ -579,6 +579,8 @@ async def main():
         await asyncio.sleep(0)
     print("asked for a bell", flush=True)
     await receiving
+    while reader._ring.bell() != 2:  # the writer sees to it after the message is there to be received
+        await asyncio.sleep(0)
     receiving = asyncio.ensure_future(reader.receive())
     while reader._bell.ticket is None:
         await asyncio.sleep(0)
