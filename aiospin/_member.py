@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # A member that waits asks this often whether the other side still lives: the kernel drops the lock
-# of a process that dies, but tells nobody. Twenty looks a second, about 0.3 % of a core of a small VM
-# (benchmarks/idle_cost.py).
+# of a process that dies, but tells nobody. Twenty looks a second keep
+# what survivors wait under 100 ms; benchmarks/idle_cost.py prints what they cost.
 LIVENESS_NS: Final = 50_000_000
 
 

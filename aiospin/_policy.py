@@ -7,8 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-# A time in which a message is likely is longer only where gaps of tens of milliseconds vary by a tenth or more,
-# and to spin through it would not pay (benchmarks/predict_simulation.py).
+# What benchmarks/predict_simulation.py allows; price and purse limit what is spun long before it.
 LONGEST_PLANNED_SPIN_NS: Final = 5_000_000
 PRICE_FREE: Final = 2**32 - 1  # ASP_PRICE_FREE of csrc/core/predict.h
 
@@ -45,7 +44,7 @@ class WaitPolicy:
     max_sleep: float = 1e-3
     predict: bool = True
     hardware: bool = True
-    # benchmarks/predict_simulation.py, table "price": the least at which steady streams of up to 10 ms are spun for.
+    # What benchmarks/predict_simulation.py chose its constants at; its table "price" has the others beside it.
     price: float = 50.0
 
     def __post_init__(self) -> None:

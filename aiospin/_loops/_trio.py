@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from aiospin._waiter import Ticket, Waiter
 
 # One slice of spinning, and what a checkpoint may take before it is said to have run somebody else's
-# tasks: a checkpoint of an idle run takes 10 to 20 us here, so slices shorter than that would be
-# mostly checkpoints.
+# tasks. Twice and three times those of asyncio, because a checkpoint does more than a callback; chosen, not
+# measured.
 SLICE_NS: Final = 20_000
 BUSY_NS: Final = 60_000
 BUSY_PASSES: Final = 2  # in a row; one may be a stray timer

@@ -6,8 +6,8 @@
 #include "tally.h"
 #include "wait.h"
 
-/* CPU of one park, the wake and the way back to the task, ns: benchmarks/peers.py, the eventfd peer at one message
- * a millisecond, half of which is the program's own. */
+/* CPU of one park, the wake and the way back to the task, ns. Assumed, in the range that the machines of
+ * benchmarks/predict_simulation.py have; it only bounds what may be lost where nothing can be foreseen. */
 #define PARK_CPU_NS 7000u
 
 /* A Wait is used by one thread at a time; the second is told, not raced with. */

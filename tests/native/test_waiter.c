@@ -15,6 +15,7 @@
 #include "atomics.h"
 #include "check.h"
 #include "clock.h"
+#include "learnt_period.h"
 #include "tally.h"
 #include "waiter.h"
 
@@ -83,23 +84,6 @@ static void patient(uint64_t since) {
 static void until_parked(uint64_t parks_before) {
     uint64_t since = asp_now_ns();
     while (asp_tally_read().parks == parks_before) patient(since);
-}
-
-/* A stream with this period, whose last message came just now. Its reader was woken until it began to spin. */
-static void learn_period(asp_predict *predict, const asp_price *price, uint64_t period_ns) {
-    const uint64_t now = asp_now_ns();
-    asp_predict_init(predict);
-    for (uint64_t i = 60; i-- > 0;) {
-        const uint64_t published = now - i * period_ns;
-        const asp_plan plan = asp_predict_plan(predict, published - period_ns / 2, price);
-        if (plan.spin_from_ns < published) {
-            asp_predict_overslept(predict, plan.spin_from_ns, plan.spin_from_ns + 5000);
-            asp_predict_outcome(predict, ASP_PREDICT_SPUN, published, published + 300, published - plan.spin_from_ns);
-        } else {
-            asp_predict_outcome(predict, ASP_PREDICT_WOKEN, published, published + 30000, 0);
-        }
-        asp_predict_arrival(predict, published);
-    }
 }
 
 /* The thread sleeps until the spin is due, also beside a wait that nothing foretells. On a machine with other work

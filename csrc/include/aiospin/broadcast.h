@@ -497,15 +497,16 @@ static inline uint64_t asph_deadline(int64_t timeout_ns) {
 }
 
 static inline void asph_pause(void) {
-#if defined(__x86_64__)
+#ifdef __has_builtin /* asks the compiler what it can do, not which machine it compiles for */
+#if __has_builtin(__builtin_ia32_pause)
     __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb" ::: "memory"); /* yield is no pause on cores without hardware threads */
-#elif defined(__riscv)
-    __asm__ volatile(".4byte 0x0100000f" ::: "memory"); /* pause, as a number for old assemblers */
-#else
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+#elif __has_builtin(__builtin_arm_isb)
+    __builtin_arm_isb(15); /* yield is no pause on cores without hardware threads */
+#elif __has_builtin(__builtin_riscv_pause)
+    __builtin_riscv_pause();
 #endif
+#endif
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 #define ASPH_FUTEX_WAIT 0 /* of linux/futex.h; not private: the word is other processes' too */
