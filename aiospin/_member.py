@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # A member that waits asks this often whether the other side still lives: the kernel drops the lock
-# of a process that dies, but tells nobody. Twenty looks a second keep
-# what survivors wait under 100 ms; benchmarks/idle_cost.py prints what they cost.
+# of a process that dies, but tells nobody. Twenty looks a second keep what survivors wait under 100 ms;
+# benchmarks/idle_cost.py prints what they cost.
 LIVENESS_NS: Final = 50_000_000
 
 

@@ -13,7 +13,8 @@ import pytest
 from aiospin.__main__ import main
 from aiospin._cli.demo import parent, text
 from aiospin._cli.demo.report import Histogram, Received, Sent
-from aiospin._cli.demo.view import RichMissingError, RichView, verdict
+from aiospin._cli.demo.view import RichView, verdict
+from aiospin._cli.live import RichMissingError
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
     from aiospin._cli.bench.crew import CrewError
     from aiospin._cli.bench.energy import packages
     from aiospin._cli.bench.machine import machine
-    from aiospin._cli.bench.progress import RichMissingError, progress
+    from aiospin._cli.bench.progress import progress
+    from aiospin._cli.live import RichMissingError
 
     if sys.stdout is None:
         raise CommandError("there is nowhere to write to: standard output is closed")

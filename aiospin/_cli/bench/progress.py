@@ -6,12 +6,10 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from aiospin._cli.live import rich_for
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-class RichMissingError(Exception):
-    """The bar needs a package that is not installed."""
 
 
 class Progress(Protocol):
@@ -40,14 +38,10 @@ class Bar:
     """:raises RichMissingError: there can be none."""
 
     def __init__(self, total: float) -> None:
-        try:
+        with rich_for("the progress bar"):
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
-        except ImportError:
-            raise RichMissingError(
-                "the progress bar needs rich: pip install 'aiospin[cli]', or use --plain"
-            ) from None
         self._bar = RichProgress(
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),

@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from aiospin._cli.demo import parent
-    from aiospin._cli.demo.view import PlainView, RichMissingError, RichView
+    from aiospin._cli.demo.view import PlainView, RichView
+    from aiospin._cli.live import RichMissingError
 
     try:
         text = load(arguments.file)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import aiospin
+from aiospin._cli.live import rich_for
 
 if TYPE_CHECKING:
     from aiospin._cli.demo.parent import ReaderRow, Run
@@ -131,10 +132,6 @@ class PlainView:
         pass
 
 
-class RichMissingError(Exception):
-    """The live table needs a package that is not installed."""
-
-
 class RichView:
     """A table that changes in place.
 
@@ -142,13 +139,9 @@ class RichView:
     """
 
     def __init__(self) -> None:
-        try:
+        with rich_for("the live table"):
             from rich.console import Console
             from rich.live import Live
-        except ImportError:
-            raise RichMissingError(
-                "the live table needs rich: pip install 'aiospin[cli]', or use --plain"
-            ) from None
         self._console = Console(highlight=False)
         self._live = Live(console=self._console, auto_refresh=False)
 

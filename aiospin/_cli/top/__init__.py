@@ -54,8 +54,9 @@ In the live table, q or Ctrl-C ends."""
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from aiospin._cli.live import RichMissingError
     from aiospin._cli.top.census import Observer
-    from aiospin._cli.top.view import LiveView, PlainView, RichMissingError
+    from aiospin._cli.top.view import LiveView, PlainView
     from aiospin._segment import folder
 
     if sys.stdout is None:

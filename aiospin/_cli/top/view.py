@@ -10,6 +10,8 @@ import time
 import tty
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from aiospin._cli.live import rich_for
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -147,10 +149,6 @@ class PlainView:
         print("\n".join([*remarks(census), ""]), flush=True)
 
 
-class RichMissingError(Exception):
-    """The live table needs a package that is not installed."""
-
-
 class LiveView:
     """A table that fills the terminal, until q is pressed.
 
@@ -158,13 +156,9 @@ class LiveView:
     """
 
     def __init__(self) -> None:
-        try:
+        with rich_for("the live table"):
             from rich.console import Console
             from rich.live import Live
-        except ImportError:
-            raise RichMissingError(
-                "the live table needs rich: pip install 'aiospin[cli]', or use --plain"
-            ) from None
         self._live = Live(console=Console(highlight=False), screen=True, auto_refresh=False)
         self._keys = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         self._settings: list[Any] = []
