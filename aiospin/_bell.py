@@ -43,7 +43,7 @@ class Bell:
         "_timer",
         "_unusable",
         "owner",
-        "ticket",
+        "sleeper",
     )
 
     def __init__(self, ring: core.RingReader, path: Path, mode: int) -> None:
@@ -57,8 +57,8 @@ class Bell:
         self._unusable = False
         self.owner: Any = None
         """The event loop's port that polls it, or None."""
-        self.ticket: Any = None
-        """The wait that is parked on it, or None."""
+        self.sleeper: Any = None
+        """The loop's own note of the wait that is parked on it, or None."""
 
     @property
     def fifo(self) -> int:
@@ -154,7 +154,7 @@ class Bell:
         """Close the descriptors and leave the file: in the child of a fork, where it is the parent's."""
         self._unusable = True
         self._made = False
-        self.owner = self.ticket = None
+        self.owner = self.sleeper = None
         fifo, self._fifo = self._fifo, -1
         timer, self._timer = self._timer, -1
         door, self._door = self._door, None

@@ -101,46 +101,6 @@ class Member:
         """Tell the other side, while the ring is still there."""
         raise NotImplementedError
 
-    async def _until_ready(self, deadline_ns: int) -> bool:
-        """Suspend until the ring may let us go on. False: the deadline passed."""
-        self._begin_waiting()
-        try:
-            if self._target.look():
-                return True
-            if not deadline_ns:
-                self._ask_after_peer()
-            ready = await suspend(self._target, deadline_ns, self._policy)
-        except BaseException:
-            self._target.wait.ended(False)
-            raise
-        else:
-            self._target.wait.ended(ready)
-            return ready
-        finally:
-            self._stop_waiting()
-
-    def _until_ready_sync(self, deadline_ns: int, names: tuple[str, str], depth: int) -> bool:
-        """The blocking form of _until_ready.
-
-        :param names: the public function, and what to call on the thread of a loop, for the warning there.
-        :param depth: calls between the public function and this one.
-        """
-        self._begin_waiting()
-        try:
-            if self._target.look():
-                return True
-            if not deadline_ns:
-                self._ask_after_peer()
-            ready = block(self._target, deadline_ns, self._policy, *names, depth=depth + 1)
-        except BaseException:
-            self._target.wait.ended(False)
-            raise
-        else:
-            self._target.wait.ended(ready)
-            return ready
-        finally:
-            self._stop_waiting()
-
     # An operation is a function that does something at once or returns None: not now. It is called again when
     # the ring may let it succeed.
 
@@ -158,16 +118,28 @@ class Member:
         self, operation: Callable[[], T | None], deadline_ns: int, timeout: float | None
     ) -> T:
         """Do it later, after it has said: not now."""
-        while await self._until_ready(deadline_ns):
+        while True:
+            ready = False
+            self._begin_waiting()
+            try:
+                ready = self._look(deadline_ns) or await suspend(
+                    self._target, deadline_ns, self._policy
+                )
+            finally:
+                self._stop_waiting(ready)
+            if not ready:
+                raise self._too_late(timeout)
             result = operation()
             if result is not None:
                 return result
-        raise self._too_late(timeout)
 
     def _perform_sync(
         self, operation: Callable[[], T | None], timeout: float | None, names: tuple[str, str]
     ) -> T:
-        """The blocking form of _perform; names and depth as those of _until_ready_sync."""
+        """The blocking form of _perform.
+
+        :param names: the public function, and what to call on the thread of a loop, for the warning there.
+        """
         deadline_ns = deadline_of(timeout)
         result = operation()
         if result is None:
@@ -183,11 +155,20 @@ class Member:
         depth: int = 0,
     ) -> T:
         """The blocking form of _eventually."""
-        while self._until_ready_sync(deadline_ns, names, depth + 1):
+        while True:
+            ready = False
+            self._begin_waiting()
+            try:
+                ready = self._look(deadline_ns) or block(
+                    self._target, deadline_ns, self._policy, *names, depth=depth + 1
+                )
+            finally:
+                self._stop_waiting(ready)
+            if not ready:
+                raise self._too_late(timeout)
             result = operation()
             if result is not None:
                 return result
-        raise self._too_late(timeout)
 
     def _perform_nowait(self, operation: Callable[[], T | None]) -> T:
         """Do it now or raise WouldBlock."""
@@ -207,7 +188,16 @@ class Member:
             self._waiting = True
             self._waiting_since_ns = core.now_ns()
 
-    def _stop_waiting(self) -> None:
+    def _look(self, deadline_ns: int) -> bool:
+        """The first look of a wait; one that is only a look asks after the other side besides."""
+        if self._target.look():
+            return True
+        if not deadline_ns:
+            self._ask_after_peer()
+        return False
+
+    def _stop_waiting(self, ready: bool) -> None:
+        self._target.wait.ended(ready)
         with self._lock:
             self._waiting = False
             if self._closed:

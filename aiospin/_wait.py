@@ -14,7 +14,7 @@ from aiospin._target import CallableTarget, Target, make_target
 from aiospin._waiter import Waiter, default_waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from typing_extensions import Buffer
 
@@ -58,26 +58,31 @@ async def pause() -> None:
     _budget.task = task
 
 
-async def suspend(
+def suspend(
     target: Target,
     deadline_ns: int,
     policy: WaitPolicy,
     waiter: Waiter | None = None,
-) -> bool:
+) -> Awaitable[bool]:
     """Await a target that is not ready. True: it is now; False: the deadline passed."""
-    if not deadline_ns:  # looked once; a loop over such looks shall not starve the others either
-        core.count("timed_out", 1)
-        if spend():
-            await pause()
-        return False
+    # A plain function, as each frame between a task and its wait has to be run through by every message.
+    if not deadline_ns:
+        return _too_late()
     _budget.left = BUDGET
-    return await current_loop().suspend(
+    return current_loop().suspend(
         target,
         deadline_ns,
         Pace(target, policy),
         policy,
         default_waiter() if waiter is None else waiter,
     )
+
+
+async def _too_late() -> bool:
+    core.count("timed_out", 1)
+    if spend():  # a loop over such looks shall not starve the others either
+        await pause()
+    return False
 
 
 def block(

@@ -1,11 +1,12 @@
 """asyncio, and every loop with its interface (uvloop among them), through its public API only.
 
-A wait moves between three places. It spins in slices that re-schedule themselves with ``call_soon``, so
-that I/O and other tasks run between two of them. It sleeps in the loop's own poll, on the doorbell of a
-broadcast, with a timer where the next message is foreseen. And the waiter thread takes over when the loop
-turns out to be busy, or where there is no bell; it ends the wait with one coalesced
-``call_soon_threadsafe``. One wait of a loop spins in slices at a time: those of many would add up, and
-the waiter thread scans any number at once.
+A wait moves between three places. It spins in slices, in its own task, with a pass of the loop between
+two of them, in which I/O and other tasks run: so what a message has to go through is in the caches when it
+comes, and it needs no wake of the task. It sleeps in the loop's own poll, on the doorbell of a broadcast,
+with a timer where the next message is foreseen. And the waiter thread takes over when the loop turns out
+to be busy, or where there is no bell; it ends the wait with one coalesced ``call_soon_threadsafe``. One
+wait of a loop spins in slices at a time: those of many would add up, and the waiter thread scans any
+number at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
+from types import coroutine
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -23,7 +25,7 @@ from aiospin._bell import LOOK_AGAIN_NS
 from aiospin._core import core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from aiospin._bell import Bell
     from aiospin._pace import Pace
@@ -97,37 +99,78 @@ class AsyncioLoop:
     async def suspend(
         self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
     ) -> bool:
-        loop = asyncio.get_running_loop()
-        ticket = AsyncioTicket(self, loop, target, deadline_ns, pace, policy, waiter)
+        if policy.mode == "thread" or not target.sliceable:
+            return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+        while True:
+            from_ns, until_ns = pace.next()
+            over: bool | None = None
+            try:
+                if core.now_ns() < from_ns:
+                    over = await self._on_bell(target, min(from_ns, deadline_ns))
+                elif not self.slicing:
+                    over = await self._in_slices(target, min(until_ns, deadline_ns), policy)
+            except BaseException as error:
+                if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+                    core.count("cancelled", 1)
+                raise
+            if over is None:
+                return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+            if over:
+                return True
+            if core.now_ns() >= deadline_ns:
+                core.count("timed_out", 1)
+                return False
+
+    # ---- in slices ----
+
+    async def _in_slices(self, target: Target, until_ns: int, policy: WaitPolicy) -> bool | None:
+        """Spin on the loop's own thread. None: the loop has other work, spin beside it."""
+        self.slicing = True
+        busy_passes = 0
+        began = core.now_ns()
+        recheck_at_ns = began + target.recheck_ns
         try:
-            ticket.go_on()
-            if ticket.future.done():
-                # Others run even beside waits that are too short to be suspended.
-                await asyncio.sleep(0)
-            status = await ticket.future
-        except (
-            GeneratorExit
-        ):  # the coroutine was dropped, perhaps with its loop: no awaiting any more
-            ticket.withdraw()
-            target.join()
-            raise
-        except BaseException:
-            if not ticket.withdraw():
-                await ticket.finished()
-            raise
-        return target.outcome(status)
+            while True:
+                await _one_pass()
+                now = core.now_ns()
+                busy = now - began > BUSY_NS and policy.mode != "loop"
+                busy_passes = busy_passes + 1 if busy else 0
+                left_ns = max(until_ns - now, 0)
+                if target.wait.spin(min(SLICE_NS, left_ns), policy.hardware):
+                    return True
+                if busy_passes == BUSY_PASSES:
+                    return None
+                if left_ns <= SLICE_NS:
+                    return False
+                if now >= recheck_at_ns:
+                    return target.recheck_now()
+                began = core.now_ns()
+        finally:
+            self.slicing = False
 
     # ---- doorbells ----
 
-    def park(self, bell: Bell, ticket: AsyncioTicket, until_ns: int) -> bool:
-        """Sleep in this loop's poll until the bell is rung or the time has come. False: not on this bell."""
-        if bell.owner is not self and not self._adopt(bell):
-            return False
-        bell.arm(until_ns)
+    async def _on_bell(self, target: Target, until_ns: int) -> bool | None:
+        """Sleep in the loop's poll. None: there is no bell to sleep on."""
+        bell = target.bell
+        if bell is None or (bell.owner is not self and not self._adopt(bell)):
+            return None
+        asleep_until_ns = min(until_ns, core.now_ns() + LOOK_AGAIN_NS)
+        bell.arm(asleep_until_ns)
         if not bell.park():
-            return False
-        bell.ticket = ticket
-        return True
+            # It came just now, so the bell did not let us.
+            return True if target.wait.spin(0, False) else None
+        sleep = _Sleep(asyncio.get_running_loop().create_future(), asleep_until_ns)
+        bell.sleeper = sleep
+        try:
+            due = await sleep.future
+        finally:
+            bell.sleeper = None
+            if bell.fifo >= 0:
+                bell.unpark()
+        planned = due and asleep_until_ns == until_ns
+        due_ns = until_ns if planned else core.FOREVER if due else 0
+        return target.wait.woken(due_ns) or (not planned and target.recheck_now())
 
     def _adopt(self, bell: Bell) -> bool:
         if not bell.ready():
@@ -174,7 +217,7 @@ class AsyncioLoop:
         bell: Bell,
         then: Callable[[], None] | None,
     ) -> None:
-        if then is None and bell.ticket is not None:
+        if then is None and bell.sleeper is not None:
             return  # the reader has come back meanwhile, and sleeps here
         if loop is not None and bell.owner is self:
             for fd in (bell.fifo, bell.timer):
@@ -194,192 +237,86 @@ class AsyncioLoop:
 
     @staticmethod
     def _wake(bell: Bell) -> None:
-        ticket = bell.ticket
-        if ticket is not None:
-            ticket.woken(0)
+        if bell.sleeper is not None:
+            bell.sleeper.end(False)
 
     def _rung(self, bell: Bell) -> None:
-        ticket = bell.ticket
+        sleep = bell.sleeper
         if not bell.drain():
             # The writer's end is closed, and would be reported without end.
             self.disown(bell, bell.discard)
-        if ticket is not None:
-            ticket.woken(0)
+        if sleep is not None:
+            sleep.end(False)
 
     def _due(self, bell: Bell) -> None:
-        ticket = bell.ticket
-        if ticket is None:
+        sleep = bell.sleeper
+        if sleep is None:
             bell.arm(core.FOREVER)  # left behind by a sleep that a ring ended
-        elif core.now_ns() >= ticket.asleep_until_ns:
+        elif core.now_ns() >= sleep.until_ns:
             bell.arm(core.FOREVER)
-            ticket.woken(ticket.asleep_until_ns)
+            sleep.end(True)
         # else the ring came in the same poll, and the next sleep has set it anew
+
+    # ---- with the waiter thread ----
+
+    async def _with_waiter(
+        self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
+    ) -> bool:
+        ticket = AsyncioTicket(self, asyncio.get_running_loop(), target, waiter)
+        target.submit(waiter, ticket, deadline_ns, pace.rest(), policy)
+        try:
+            status = await ticket.future
+        except GeneratorExit:
+            # The coroutine was dropped, perhaps with its loop: no awaiting any more.
+            target.withdraw(waiter)
+            target.join()
+            raise
+        except BaseException:
+            if not target.withdraw(waiter):
+                await ticket.finished()
+            raise
+        return target.outcome(status)
+
+
+class _Sleep:
+    """One sleep on a bell, until a time at most."""
+
+    __slots__ = ("future", "until_ns")
+
+    def __init__(self, future: asyncio.Future[bool], until_ns: int) -> None:
+        self.future = future
+        self.until_ns = until_ns
+
+    def end(self, due: bool) -> None:
+        """Its time has come, or the bell was rung."""
+        if not self.future.done():
+            self.future.set_result(due)
+
+
+@coroutine
+def _one_pass() -> Generator[None, None, None]:
+    """Let the loop run everything else that is ready: asyncio.sleep(0) in one frame, which stays in the caches."""
+    yield
 
 
 class AsyncioTicket:
-    """One suspended wait, wherever it is."""
+    """One wait that the waiter thread serves."""
 
-    __slots__ = (
-        "_bell",
-        "_busy_passes",
-        "_deadline_ns",
-        "_handle",
-        "_last_ns",
-        "_loop",
-        "_pace",
-        "_planned_until_ns",
-        "_policy",
-        "_recheck_at_ns",
-        "_spin_until_ns",
-        "_status",
-        "_target",
-        "_waiter",
-        "asleep_until_ns",
-        "future",
-        "port",
-    )
+    __slots__ = ("_loop", "_status", "_target", "_waiter", "future", "port")
 
     def __init__(
         self,
         port: AsyncioLoop,
         loop: asyncio.AbstractEventLoop,
         target: Target,
-        deadline_ns: int,
-        pace: Pace,
-        policy: WaitPolicy,
         waiter: Waiter,
     ) -> None:
         self.port = port
         self.future: asyncio.Future[int] = loop.create_future()
-        self.asleep_until_ns = 0
         self._loop = loop
         self._target = target
-        self._deadline_ns = deadline_ns
-        self._pace = pace
-        self._policy = policy
         self._waiter = waiter
         self._status = core.TIMED_OUT
-        self._handle: asyncio.Handle | None = None
-        self._bell: Bell | None = None
-
-    def go_on(self) -> None:
-        """Spin or sleep next? Called at the start, and whenever one of them has ended without news."""
-        from_ns, until_ns = self._pace.next()
-        now = core.now_ns()
-        if now >= self._deadline_ns:
-            core.count("timed_out", 1)
-            self.resolve_as(core.TIMED_OUT)
-        elif self._policy.mode == "thread" or not self._target.sliceable:
-            self._hand_over()
-        elif now < from_ns:
-            self._park(min(from_ns, self._deadline_ns))
-        elif self.port.slicing:
-            self._hand_over()
-        else:
-            self._spin(min(until_ns, self._deadline_ns))
-
-    # ---- in slices ----
-
-    def _spin(self, until_ns: int) -> None:
-        self._last_ns = core.now_ns()
-        self._recheck_at_ns = self._last_ns + self._target.recheck_ns
-        self._spin_until_ns = until_ns
-        self._busy_passes = 0
-        self.port.slicing = True
-        self._handle = self._loop.call_soon(self._slice)
-
-    def _slice(self) -> None:
-        try:
-            self._spin_on()
-        except Exception as error:
-            self._stop_slicing()
-            self._fail(error)
-
-    def _spin_on(self) -> None:
-        now = core.now_ns()
-        busy = now - self._last_ns > BUSY_NS and self._policy.mode != "loop"
-        self._busy_passes = self._busy_passes + 1 if busy else 0
-        left = self._spin_until_ns - now
-        if self._target.wait.spin(min(SLICE_NS, max(left, 0)), self._policy.hardware):
-            self._stop_slicing()
-            self.resolve_as(core.READY)
-        elif self._busy_passes == BUSY_PASSES:
-            self._stop_slicing()
-            self._tell_task(self._hand_over)
-        elif left <= SLICE_NS:
-            self._stop_slicing()
-            self._tell_task(self.go_on)
-        elif now >= self._recheck_at_ns:
-            self._stop_slicing()
-            self._tell_task(self._recheck_and_go_on)
-        else:
-            self._last_ns = core.now_ns()
-            self._handle = self._loop.call_soon(self._slice)
-
-    def _recheck_and_go_on(self) -> None:
-        if self._target.recheck_now():
-            self.resolve_as(core.READY)
-        else:
-            self.go_on()
-
-    def _stop_slicing(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-            self.port.slicing = False
-
-    def _tell_task(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except BaseException as error:  # a closed waiter, no thread to be had, a dead peer
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    # ---- on the bell ----
-
-    def _park(self, until_ns: int) -> None:
-        bell = self._target.bell
-        self._planned_until_ns = until_ns
-        self.asleep_until_ns = min(until_ns, core.now_ns() + LOOK_AGAIN_NS)
-        if bell is None:
-            self._hand_over()
-        elif self.port.park(bell, self, self.asleep_until_ns):
-            self._bell = bell
-        elif self._target.wait.spin(0, False):  # it came just now, so the bell did not let us park
-            self.resolve_as(core.READY)
-        else:
-            self._hand_over()
-
-    def woken(self, due_ns: int) -> None:
-        """The sleep on the bell has ended: 0, it was rung, else its time has come."""
-        self._tell_task(lambda: self._look_again(due_ns))
-
-    def _look_again(self, due_ns: int) -> None:
-        self._leave_bell()
-        if due_ns and due_ns != self._planned_until_ns:
-            due_ns = core.FOREVER
-        planned = 0 < due_ns < core.FOREVER
-        if self._target.wait.woken(due_ns):
-            self.resolve_as(core.READY)
-        elif planned:
-            self.go_on()
-        else:
-            self._recheck_and_go_on()
-
-    def _leave_bell(self) -> None:
-        bell, self._bell = self._bell, None
-        if bell is not None:
-            bell.ticket = None
-            if bell.fifo >= 0:
-                bell.unpark()
-
-    # ---- with the waiter thread ----
-
-    def _hand_over(self) -> None:
-        self._target.submit(self._waiter, self, self._deadline_ns, self._pace.rest(), self._policy)
 
     def complete(self, status: int) -> bool:
         outcome = self._target.complete(self._waiter, self, status)
@@ -389,19 +326,8 @@ class AsyncioTicket:
         return True
 
     def resolve(self) -> None:
-        self.resolve_as(self._status)
-
-    def resolve_as(self, status: int) -> None:
         if not self.future.done():
-            self.future.set_result(status)
-
-    def withdraw(self) -> bool:
-        """Stop; False: a recheck is running in the waiter thread, wait for finished()."""
-        if self._handle is not None or self._bell is not None:
-            core.count("cancelled", 1)  # the waiter counts those that it has
-        self._stop_slicing()
-        self._leave_bell()
-        return self._target.withdraw(self._waiter)
+            self.future.set_result(self._status)
 
     async def finished(self) -> None:
         """Until the recheck that is running in the waiter thread has returned. Not to be cancelled:

@@ -143,12 +143,12 @@ class TrioLoop:
         bell.arm(asleep_until_ns)
         if not bell.park():
             return True if target.wait.spin(0, False) else None
-        bell.ticket = self
+        bell.sleeper = self
         try:
             with contextlib.suppress(trio.ClosedResourceError):  # wake()
                 await trio.lowlevel.wait_readable(bell.door)
         finally:
-            bell.ticket = None
+            bell.sleeper = None
             bell.unpark()
         due = core.now_ns() >= asleep_until_ns
         planned = due and asleep_until_ns == until_ns
@@ -178,7 +178,7 @@ class TrioLoop:
 
     @staticmethod
     def _wake(bell: Bell) -> None:
-        if bell.ticket is not None:
+        if bell.sleeper is not None:
             trio.lowlevel.notify_closing(bell.door)
 
     async def _with_waiter(

@@ -70,7 +70,7 @@ async def running(body: Callable[..., Awaitable[Any]], *args: object) -> AsyncIt
 
 
 async def asleep_on_bell(reader: BroadcastReader) -> None:
-    await until(lambda: reader._bell is not None and reader._bell.ticket is not None)
+    await until(lambda: reader._bell is not None and reader._bell.sleeper is not None)
 
 
 async def with_bell(writer: BroadcastWriter, policy: WaitPolicy = PARK) -> BroadcastReader:
@@ -449,7 +449,7 @@ def test_who_has_left_does_not_wake_the_next_in_its_slot() -> None:
             assert not old._ring.bell_unpark()
             assert not old._ring.bell_park()
             assert new._ring.bell_unpark()
-        old._stop_waiting()
+        old._stop_waiting(False)
 
 
 @bells_ring
@@ -464,7 +464,7 @@ def test_a_ring_and_the_timer_at_once(run_asyncio: Any, monkeypatch: pytest.Monk
                 for _ in range(3):
                     await asleep_on_bell(reader)
                     assert reader._bell is not None
-                    due_ns = reader._bell.ticket.asleep_until_ns
+                    due_ns = reader._bell.sleeper.until_ns
                     write_to(name, 1)
                     while time.monotonic_ns() <= due_ns:
                         pass  # the loop is held up, and finds both in one poll
@@ -582,7 +582,7 @@ async def main():
     while reader._ring.bell() != 2:  # the writer sees to it after the message is there to be received
         await asyncio.sleep(0)
     receiving = asyncio.ensure_future(reader.receive())
-    while reader._bell.ticket is None:
+    while reader._bell.sleeper is None:
         await asyncio.sleep(0)
     asleep.set()
     await receiving
