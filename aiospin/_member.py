@@ -118,20 +118,22 @@ class Member:
         self, operation: Callable[[], T | None], deadline_ns: int, timeout: float | None
     ) -> T:
         """Do it later, after it has said: not now."""
+        rehearsed = False
         while True:
-            ready = False
+            ready: bool | None = False
             self._begin_waiting()
             try:
-                ready = self._look(deadline_ns) or await suspend(
+                ready = (not rehearsed and self._look(deadline_ns)) or await suspend(
                     self._target, deadline_ns, self._policy
                 )
             finally:
                 self._stop_waiting(ready)
-            if not ready:
+            if ready is False:
                 raise self._too_late(timeout)
             result = operation()
             if result is not None:
                 return result
+            rehearsed = ready is None
 
     def _perform_sync(
         self, operation: Callable[[], T | None], timeout: float | None, names: tuple[str, str]
@@ -196,7 +198,7 @@ class Member:
             self._ask_after_peer()
         return False
 
-    def _stop_waiting(self, ready: bool) -> None:
+    def _stop_waiting(self, ready: bool | None) -> None:
         self._target.wait.ended(ready)
         with self._lock:
             self._waiting = False

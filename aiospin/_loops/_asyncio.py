@@ -107,6 +107,7 @@ class AsyncioLoop:
             try:
                 if core.now_ns() < from_ns:
                     over = await self._on_bell(target, min(from_ns, deadline_ns))
+                    if over is False and from_ns != core.FOREVER and core.now_ns() < deadline_ns: return None
                 elif not self.slicing:
                     over = await self._in_slices(target, min(until_ns, deadline_ns), policy)
             except BaseException as error:

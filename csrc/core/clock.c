@@ -6,11 +6,14 @@
 #include <sys/prctl.h>
 #endif
 
-uint64_t asp_now_ns(void) {
+static uint64_t read_clock(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
+
+uint64_t asp_now_ns(void) { return read_clock(CLOCK_MONOTONIC); }
+uint64_t asp_thread_cpu_ns(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
 
 uint64_t asp_ns_to_ticks(uint64_t ns, uint64_t hz) {
     unsigned __int128 ticks = (unsigned __int128)ns * hz / 1000000000u;

@@ -11,6 +11,9 @@
 
 uint64_t asp_now_ns(void);
 
+/* CPU time of the calling thread: a system call. */
+uint64_t asp_thread_cpu_ns(void);
+
 /* How late the kernel may end this thread's timed sleeps, to group them: set it, and get what it was. Linux begins with
  * 50 us, which is longer than the spin that a predicted sleep precedes; 1 ns is the least. 0, and nothing
  * changes, where there is no such thing. */

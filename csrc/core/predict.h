@@ -51,9 +51,6 @@ typedef struct asp_price {
     /* Nanoseconds of CPU worth spending to save one of latency. 0: never spin (powersave).
      * ASP_PRICE_FREE: CPU is free for the first max_spin_ns of a wait (latency). */
     uint32_t cpu_per_latency;
-    /* CPU of one park, its wake and the way back, ns: what may be lost in a wait for something
-     * that cannot be foreseen, and the shortest sleep worth a timer. */
-    uint32_t park_cpu_ns;
     /* No spin of a plan lasts longer, 0: never spin. Set it to the longest spin that anybody
      * should see (some ms), not to the cost of a park: how long is worth it, the price says. */
     uint64_t max_spin_ns;
@@ -108,6 +105,10 @@ typedef struct asp_predict {
     uint32_t park_ns;      /* publish to seen: woken from a park */
     uint32_t spin_ns;      /* publish to seen: spinning */
     uint32_t oversleep_ns; /* how late a timed sleep ends, about the latest of 32 */
+    /* CPU of one park, its wake and the way back: what may be lost in a wait for something that
+     * cannot be foreseen, and the shortest sleep worth a timer */
+    uint32_t park_cpu_ns;
+    uint32_t parks; /* planned so far */
     uint32_t since_parked, since_spun; /* waits since each of the two was measured */
     asp_predict_statistics statistics;
 } asp_predict;
@@ -126,6 +127,13 @@ asp_plan asp_predict_plan(asp_predict *p, uint64_t now_ns, const asp_price *pric
 /* The sleep that should have ended at due_ns was ended by its timer, at woke_ns, and no message
  * was there. */
 void asp_predict_overslept(asp_predict *p, uint64_t due_ns, uint64_t woke_ns);
+
+/* Is the CPU of the park now planned to be measured, and told to asp_predict_park_cpu? Asked once
+ * per park. */
+bool asp_predict_wants_cpu(asp_predict *p);
+
+/* A park, its wake and the way back took so much of the thread's CPU. */
+void asp_predict_park_cpu(asp_predict *p, uint64_t cpu_ns);
 
 /* A wait ended. published_ns and seen_ns are those of the first message (0 with NOTHING),
  * spun_ns is what the wait spent spinning in all. Call it once per wait that asked for a plan. */

@@ -113,10 +113,12 @@ asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
         bool until_spin = pace->spin_from_ns > now && pace->spin_from_ns < until;
         if (until_spin) until = pace->spin_from_ns;
         uint64_t slack_ns = until_spin ? asp_timer_slack(1) : 0;
+        const uint64_t cpu = pace->predict && asp_predict_wants_cpu(pace->predict) ? asp_thread_cpu_ns() : 0;
         asp_status slept =
             count ? asp_futex_wait(words, count, until)
                   : asp_sleep_until(earlier(until, asp_after(now, asp_pace_sleep(pace))));
         if (slack_ns) asp_timer_slack(slack_ns);
+        if (cpu) asp_predict_park_cpu(pace->predict, asp_left(asp_thread_cpu_ns(), cpu));
         ASP_COUNT(parks, 1);
         pace->parked = true;
         if (watch->look(watch)) return satisfied(pace);

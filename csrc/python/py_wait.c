@@ -6,10 +6,6 @@
 #include "tally.h"
 #include "wait.h"
 
-/* CPU of one park, the wake and the way back to the task, ns. Assumed, in the range that the machines of
- * benchmarks/predict_simulation.py have; it only bounds what may be lost where nothing can be foreseen. */
-#define PARK_CPU_NS 7000u
-
 /* A Wait is used by one thread at a time; the second is told, not raced with. */
 bool asp_py_wait_enter(asp_py_wait *self) {
     if (asp_exchange_u32(&self->busy, 1)) {
@@ -116,6 +112,7 @@ static PyObject *wait_look(asp_py_wait *self, PyObject *unused) {
     if (ready) ASP_COUNT(ready, 1);
     self->spun_ns = 0;
     self->caught = false;
+    self->due_ns = 0;
     asp_py_wait_leave(self);
     return PyBool_FromLong(ready);
 }
@@ -128,6 +125,10 @@ static PyObject *wait_spin(asp_py_wait *self, PyObject *const *args, Py_ssize_t 
     bool ready;
     Py_BEGIN_ALLOW_THREADS
     uint64_t begun = asp_now_ns();
+    if (self->due_ns) {
+        if (self->planned) asp_predict_overslept(self->watch->predict, self->due_ns, begun);
+        self->due_ns = 0;
+    }
     ready = asp_spin(self->watch, asp_after(begun, budget_ns), hardware);
     self->spun_ns += asp_now_ns() - begun;
     Py_END_ALLOW_THREADS
@@ -206,9 +207,13 @@ static PyObject *wait_plan(asp_py_wait *self, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_RuntimeError, "nothing is learned of what this waits for");
         return NULL;
     }
-    self->price = (asp_price){cpu_per_latency, PARK_CPU_NS, max_spin_ns};
+    self->price = (asp_price){cpu_per_latency, max_spin_ns};
     self->planned = true;
-    asp_plan plan = asp_predict_plan(self->watch->predict, asp_now_ns(), &self->price);
+    const uint64_t now = asp_now_ns();
+    asp_plan plan = asp_predict_plan(self->watch->predict, now, &self->price);
+    /* To the next woken(), if a park follows. */
+    const bool measure = plan.spin_from_ns > now && asp_predict_wants_cpu(self->watch->predict);
+    self->cpu_begun_ns = measure ? asp_thread_cpu_ns() : 0;
     asp_py_wait_leave(self);
     return Py_BuildValue("(KK)", (unsigned long long)plan.spin_from_ns, (unsigned long long)plan.spin_until_ns);
 }
@@ -218,22 +223,30 @@ static PyObject *wait_woken(asp_py_wait *self, PyObject *argument) {
     if (!asp_u64(argument, &due_ns) || !enter_to_look(self)) return NULL;
     bool ready = self->watch->look(self->watch);
     self->caught = false;
+    if (self->cpu_begun_ns && self->watch->predict) {
+        asp_predict_park_cpu(self->watch->predict, asp_left(asp_thread_cpu_ns(), self->cpu_begun_ns));
+        self->cpu_begun_ns = 0;
+    }
     ASP_COUNT(parks, 1);
     if (ready) ASP_COUNT(parked, 1);
     else if (!due_ns) ASP_COUNT(spurious, 1);
-    else if (self->planned && due_ns != ASP_FOREVER) asp_predict_overslept(self->watch->predict, due_ns, asp_now_ns());
+    else if (self->planned && due_ns != ASP_FOREVER) self->due_ns = due_ns;
     asp_py_wait_leave(self);
     return PyBool_FromLong(ready);
 }
 
 static PyObject *wait_ended(asp_py_wait *self, PyObject *argument) {
-    int ready = PyObject_IsTrue(argument);
+    int ready = argument == Py_None ? 1 : PyObject_IsTrue(argument);
     if (ready < 0 || !enter_to_look(self)) return NULL;
     note_ticket(self);
     if (self->planned) {
         asp_watch *watch = self->watch;
         /* It may be ready for another reason than a message, such as the end: then nothing was published. */
         uint64_t seen_ns = asp_now_ns(), published_ns = ready ? watch->published(watch) : 0;
+        if (argument == Py_None && !published_ns) {
+            asp_py_wait_leave(self);
+            Py_RETURN_NONE;
+        }
         asp_predict_outcome(watch->predict,
                             !published_ns  ? ASP_PREDICT_NOTHING
                             : self->caught ? ASP_PREDICT_SPUN

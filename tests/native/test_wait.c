@@ -126,7 +126,7 @@ static void a_predicted_wait_sleeps_and_then_spins(void) {
             flag f;
             init(&f, notified);
             asp_predict predict;
-            const asp_price price = {8, 10000, 2 * MS};
+            const asp_price price = {8, 2 * MS};
             learn_period(&predict, &price, 20 * MS);
             uint64_t parks = asp_tally_read().parks;
             asp_pace pace = asp_pace_predicted(&predict, &price, PATIENCE_NS, true);

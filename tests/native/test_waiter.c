@@ -103,7 +103,7 @@ static void a_predicted_wait_sleeps_and_then_spins(void) {
         CHECK(tries++ < TRIES);
         flag_init(&f, &word, true);
         asp_predict predict;
-        const asp_price price = {8, 10000, 2 * MS};
+        const asp_price price = {8, 2 * MS};
         learn_period(&predict, &price, 20 * MS);
         asp_pace pace = asp_pace_predicted(&predict, &price, MS, true);
         const uint64_t now = asp_now_ns(), parks = asp_tally_read().parks;
