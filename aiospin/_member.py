@@ -124,7 +124,7 @@ class Member:
             self._begin_waiting()
             try:
                 ready = (not rehearsed and self._look(deadline_ns)) or await suspend(
-                    self._target, deadline_ns, self._policy
+                    self._target, deadline_ns, self._policy, rehearsed=rehearsed
                 )
             finally:
                 self._stop_waiting(ready)

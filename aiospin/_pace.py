@@ -18,9 +18,10 @@ class Pace:
     spins once, at the start, and stays parked after that.
     """
 
-    __slots__ = ("_planned", "_policy", "_spin_until_ns", "_wait")
+    __slots__ = ("_planned", "_policy", "_spin_until_ns", "_wait", "rehearsed")
 
-    def __init__(self, target: Target, policy: WaitPolicy) -> None:
+    def __init__(self, target: Target, policy: WaitPolicy, rehearsed: bool = False) -> None:
+        self.rehearsed = rehearsed
         self._wait = target.wait
         self._policy = policy
         self._planned = policy.predict and policy.mode != "park" and target.wait.predicts

@@ -45,7 +45,7 @@ class WaitPolicy:
     predict: bool = True
     hardware: bool = True
     # What benchmarks/predict_simulation.py chose its constants at; its table "price" has the others beside it.
-    price: float = 50.0
+    price: float = 25.0
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

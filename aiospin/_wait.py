@@ -63,8 +63,9 @@ def suspend(
     deadline_ns: int,
     policy: WaitPolicy,
     waiter: Waiter | None = None,
-) -> Awaitable[bool]:
-    """Await a target that is not ready. True: it is now; False: the deadline passed."""
+    rehearsed: bool = False,
+) -> Awaitable[bool | None]:
+    """Await a target that is not ready, as Loop.suspend does."""
     # A plain function, as each frame between a task and its wait has to be run through by every message.
     if not deadline_ns:
         return _too_late()
@@ -72,7 +73,7 @@ def suspend(
     return current_loop().suspend(
         target,
         deadline_ns,
-        Pace(target, policy),
+        Pace(target, policy, rehearsed),
         policy,
         default_waiter() if waiter is None else waiter,
     )

@@ -53,7 +53,7 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     "acts on untested windows": ((" || p->worth_ns <= WORTH_LEAST * prize(p)", ""),),
     "neither": (("parked - won", "parked"), (" || p->worth_ns <= WORTH_LEAST * prize(p)", "")),
     "stops at the last gap": (("+ (uint64_t)prize(p) / (count - last) / BEYOND", "+ 1"),),
-    "no lead": (("p->oversleep_ns + spacing", "spacing"),),
+    "no lead": (("*lead_of(p, gap[first]) + spacing", "spacing"),),
     "late sleeps not learned": (("asp_predict_overslept(p, p->due_ns, seen_ns);", ""),),
 }
 

@@ -109,7 +109,9 @@ class AsyncioLoop:
                     over = await self._on_bell(target, min(from_ns, deadline_ns))
                     if over is False and from_ns != core.FOREVER and core.now_ns() < deadline_ns: return None
                 elif not self.slicing:
-                    over = await self._in_slices(target, min(until_ns, deadline_ns), policy)
+                    over = await self._in_slices(
+                        target, min(until_ns, deadline_ns), policy, pace.rehearsed
+                    )
             except BaseException as error:
                 if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
                     core.count("cancelled", 1)
@@ -124,7 +126,9 @@ class AsyncioLoop:
 
     # ---- in slices ----
 
-    async def _in_slices(self, target: Target, until_ns: int, policy: WaitPolicy) -> bool | None:
+    async def _in_slices(
+        self, target: Target, until_ns: int, policy: WaitPolicy, rested: bool
+    ) -> bool | None:
         """Spin on the loop's own thread. None: the loop has other work, spin beside it."""
         self.slicing = True
         busy_passes = 0
@@ -132,7 +136,10 @@ class AsyncioLoop:
         recheck_at_ns = began + target.recheck_ns
         try:
             while True:
-                await _one_pass()
+                if rested:
+                    rested = False
+                else:
+                    await _one_pass()
                 now = core.now_ns()
                 busy = now - began > BUSY_NS and policy.mode != "loop"
                 busy_passes = busy_passes + 1 if busy else 0

@@ -74,8 +74,9 @@
 /* Waits that a measured latency remembers. 4 to 16 are equal. */
 #define LATENCY_MEMORY 8
 /* The lead rises at once to a sleep that ends later, and falls by this share of its excess with
- * one that ends earlier. 8 has the higher p99, 128 the higher CPU. */
-#define OVERSLEEP_MEMORY 32
+ * one that ends earlier. 8 has the higher p99, 64 the higher CPU: on a virtual machine each sleep
+ * that the host stretches is spun for that much longer. */
+#define OVERSLEEP_MEMORY 16
 /* The share that is spun on for after the last gap of a window: half. Without it, p99 rises by a
  * fifth and the merit to 0.69. */
 #define BEYOND 2
@@ -105,6 +106,8 @@
 /* ns. A park took 7 us of CPU on a quiet virtual machine and 130 us on one whose idle CPUs are
  * taken away (benchmarks/peers.py: the eventfd at 10 ms). */
 #define MOST_PARK_CPU_NS 200000u
+/* ns. The shortest sleeps: see ASP_PREDICT_LEADS. */
+#define SHORT_SLEEP_NS 500000u
 /* ns. No latency and no lead is taken for more: a stopped process says nothing about waiting. */
 #define MOST_NS 100000000u
 
@@ -114,9 +117,9 @@ void asp_predict_init(asp_predict *p) {
     *p = (asp_predict){
         .park_ns = GUESS_PARK_NS,
         .spin_ns = GUESS_SPIN_NS,
-        .oversleep_ns = GUESS_OVERSLEEP_NS,
         .park_cpu_ns = GUESS_PARK_CPU_NS,
     };
+    for (unsigned i = 0; i < ASP_PREDICT_LEADS; i++) p->lead_ns[i] = GUESS_OVERSLEEP_NS;
     for (unsigned i = 0; i < ASP_PREDICT_GAPS; i++) p->sorted[i] = p->ordered[i] = SILENCE;
 }
 
@@ -185,12 +188,19 @@ void asp_predict_arrival(asp_predict *p, uint64_t published_ns) {
 
 /* ---- step 1: the windows ---- */
 
+/* For a sleep that ends so long after the last arrival. */
+static uint32_t *lead_of(asp_predict *p, uint64_t elapsed_ns) {
+    unsigned i = 0;
+    while (i < ASP_PREDICT_LEADS - 1 && elapsed_ns >= (uint64_t)SHORT_SLEEP_NS << 2 * i) i++;
+    return &p->lead_ns[i];
+}
+
 /* Spin from gap `first` to gap `last` of `count`; from the start on where `through`. */
 static void add_window(asp_predict *p, uint32_t first, uint32_t last, uint32_t count,
                        bool through) {
     const uint32_t *gap = p->sorted;
     const uint64_t spacing = last > first ? (gap[last] - gap[first]) / (last - first) : 0;
-    const uint64_t lead = p->oversleep_ns + spacing;
+    const uint64_t lead = *lead_of(p, gap[first]) + spacing;
     uint64_t from = through || gap[first] <= lead ? 0 : gap[first] - lead;
     uint64_t until = gap[last] + (uint64_t)prize(p) / (count - last) / BEYOND;
     /* Each ends later than the one before: its last gap is longer, and there is more to win for
@@ -208,13 +218,13 @@ static void add_window(asp_predict *p, uint32_t first, uint32_t last, uint32_t c
 static void reckon(asp_predict *p) {
     const uint32_t *gap = p->sorted;
     const uint32_t count = rank(gap, SILENCE);
-    const int64_t won = prize(p), lead = p->oversleep_ns;
+    const int64_t won = prize(p);
     bool enter[ASP_PREDICT_GAPS]; /* parked before gap i: begin to spin for it */
     bool leave[ASP_PREDICT_GAPS]; /* spinning at gap i: end it there */
     /* What the gaps from i on earn a reader that is parked, or spins, when gap i - 1 is over. */
     int64_t parked = 0, spinning = INT64_MIN / 2;
     for (uint32_t i = count; i-- > 0;) {
-        int64_t waiting = count - i;
+        const int64_t waiting = count - i, lead = *lead_of(p, gap[i]);
         leave[i] = spinning <= parked - won; /* the last one of a window wins nothing */
         int64_t from_here = leave[i] ? parked - won : spinning;
         spinning = from_here + won - waiting * (gap[i] - (i ? gap[i - 1] : 0));
@@ -295,11 +305,12 @@ asp_plan asp_predict_plan(asp_predict *p, uint64_t now_ns, const asp_price *pric
 }
 
 void asp_predict_overslept(asp_predict *p, uint64_t due_ns, uint64_t woke_ns) {
-    const uint64_t late = asp_left(woke_ns, due_ns), lead = p->oversleep_ns;
+    uint32_t *known = lead_of(p, asp_left(due_ns, p->last_ns));
+    const uint64_t late = asp_left(woke_ns, due_ns), lead = *known;
     uint64_t next = lead - asp_left(lead, late) / OVERSLEEP_MEMORY;
     /* One freak does not move it far. */
     if (late > lead) next = late < 2 * lead ? late : 2 * lead + 1000;
-    p->oversleep_ns = next < MOST_NS ? (uint32_t)next : MOST_NS;
+    *known = next < MOST_NS ? (uint32_t)next : MOST_NS;
     p->slept = true;
 }
 
@@ -357,8 +368,9 @@ void asp_predict_outcome(asp_predict *p, asp_predict_end end, uint64_t published
     }
     /* A lead too long for any sleep to be planned is not measured again: it goes back to the
      * guess. */
-    if (!p->slept && p->oversleep_ns > GUESS_OVERSLEEP_NS) {
-        p->oversleep_ns -= (p->oversleep_ns - GUESS_OVERSLEEP_NS) / OVERSLEEP_MEMORY;
+    for (unsigned i = 0; !p->slept && i < ASP_PREDICT_LEADS; i++) {
+        const uint32_t above = p->lead_ns[i] - GUESS_OVERSLEEP_NS;
+        if (p->lead_ns[i] > GUESS_OVERSLEEP_NS) p->lead_ns[i] -= above / OVERSLEEP_MEMORY;
     }
     const int64_t spun = spun_ns < INT64_MAX / 4 ? (int64_t)spun_ns : INT64_MAX / 4;
     const int64_t most = PURSE_HOLDS * prize(p);

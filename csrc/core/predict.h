@@ -46,6 +46,11 @@
  * spare. */
 #define ASP_PREDICT_WINDOWS 3u
 
+/* Lengths of sleep whose ends are told apart: under 0.5, 2, 8, 32 ms, and longer. The longer the
+ * sleep, the deeper sleeps the CPU (on a virtual machine whose idle CPUs are taken away 60 us after
+ * 1 ms, 150 us after 40 ms), and in bursts both kinds take turns. */
+#define ASP_PREDICT_LEADS 5u
+
 /* What latency is worth; the policy's. */
 typedef struct asp_price {
     /* Nanoseconds of CPU worth spending to save one of latency. 0: never spin (powersave).
@@ -104,7 +109,7 @@ typedef struct asp_predict {
     asp_price price;       /* of the last plan */
     uint32_t park_ns;      /* publish to seen: woken from a park */
     uint32_t spin_ns;      /* publish to seen: spinning */
-    uint32_t oversleep_ns; /* how late a timed sleep ends, about the latest of 32 */
+    uint32_t lead_ns[ASP_PREDICT_LEADS]; /* how late a timed sleep ends, about the latest of 16 */
     /* CPU of one park, its wake and the way back: what may be lost in a wait for something that
      * cannot be foreseen, and the shortest sleep worth a timer */
     uint32_t park_cpu_ns;

@@ -306,6 +306,7 @@ typedef struct named_machine {
 static const named_machine every_machine[] = {
     {"event loop", &event_loop},
     {"blocking caller", &futex_caller},
+    {"halting VM", &halting},
     {"one core, two threads", &one_core},
 };
 #define MACHINES (sizeof every_machine / sizeof every_machine[0])
@@ -339,7 +340,7 @@ static const arrivals every_process[] = {
 };
 #define PROCESSES (sizeof every_process / sizeof every_process[0])
 
-#define BALANCED {.cpu_per_latency = 50, .max_spin_ns = 5000000}
+#define BALANCED {.cpu_per_latency = 25, .max_spin_ns = 5000000}
 
 static const strategy every_strategy[] = {
     {.name = "always spin", .kind = FIXED, .spin = FOREVER},

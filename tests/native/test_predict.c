@@ -84,36 +84,43 @@ static void a_steady_pace_is_foreseen(void) {
                plan.spin_until_ns);
     CHECK_PLAN(asp_predict_plan(&p, last + 7000000, &balanced), last + 7000000, plan.spin_until_ns);
     /* a sleep shorter than the CPU of a park is none */
-    CHECK_PLAN(asp_predict_plan(&p, plan.spin_from_ns - 6999, &balanced), plan.spin_from_ns - 7999,
+    CHECK_PLAN(asp_predict_plan(&p, plan.spin_from_ns - 6999, &balanced), plan.spin_from_ns - 6999,
                plan.spin_until_ns);
     /* and after it there is nothing more to wait for in this way */
     CHECK(parks_for_good(asp_predict_plan(&p, plan.spin_until_ns, &balanced)));
     CHECK(parks_for_good(asp_predict_plan(&p, last + 3600000000000u, &balanced)));
 }
 
+/* A sleep of 6.9 ms ended so much later than it should have. */
+static void sleep_late(asp_predict *p, uint64_t late_ns) {
+    const uint64_t due = p->last_ns + 6900000;
+    asp_predict_overslept(p, due, asp_after(due, late_ns));
+}
+
 static void the_lead_is_the_late_end_of_a_sleep(void) {
     asp_predict p;
     asp_predict_init(&p);
     uint64_t last = pace(&p, 1000000, 7000000, 30, &balanced);
-    for (unsigned i = 0; i < 300; i++)
-        asp_predict_overslept(&p, 1000000, 1005000 + (i % 10) * 1000);
+    for (unsigned i = 0; i < 300; i++) sleep_late(&p, 5000 + (i % 10) * 1000);
     asp_predict_arrival(&p, last += 7000000); /* windows are drawn anew with what is learned */
     asp_plan plan = asp_predict_plan(&p, last, &balanced);
     uint64_t lead = last + 7000000 - plan.spin_from_ns;
     CHECK_SAY(lead >= 12000 && lead <= 16000, "lead %" PRIu64, lead);
     /* one that ends an hour late does not make it an hour */
-    asp_predict_overslept(&p, 1000000, 3600000000000u);
+    sleep_late(&p, 3600000000000u);
     asp_predict_arrival(&p, last += 7000000);
     lead = last + 7000000 - asp_predict_plan(&p, last, &balanced).spin_from_ns;
     CHECK_SAY(lead > 14000 && lead <= 33000, "lead %" PRIu64, lead);
     /* nor does one that ended before it was due do harm */
-    for (int i = 0; i < 1000; i++) asp_predict_overslept(&p, 1000000, 0);
+    for (int i = 0; i < 1000; i++) asp_predict_overslept(&p, p.last_ns + 6900000, 0);
     asp_predict_arrival(&p, last += 7000000);
     lead = last + 7000000 - asp_predict_plan(&p, last, &balanced).spin_from_ns;
     CHECK_SAY(lead < 100, "lead %" PRIu64, lead);
     /* many that end hours late make it no more than the limit, a tenth of a second */
-    for (int i = 0; i < 1000; i++) asp_predict_overslept(&p, 0, SECONDS(36000));
-    CHECK_SAY(p.oversleep_ns == 100000000, "%u", p.oversleep_ns);
+    for (int i = 0; i < 1000; i++) sleep_late(&p, SECONDS(36000));
+    CHECK_SAY(p.lead_ns[2] == 100000000, "%u", p.lead_ns[2]);
+    /* and of sleeps of other lengths nothing was learned */
+    for (unsigned i = 0; i < ASP_PREDICT_LEADS; i++) CHECK(i == 2 || p.lead_ns[i] == 60000);
 }
 
 /* While the machine was busy, timers were later than the period: then none is set, and so none
@@ -124,11 +131,14 @@ static void a_lead_too_long_is_forgotten(void) {
         asp_predict p;
         asp_predict_init(&p);
         uint64_t last = pace(&p, SECONDS(1), gaps[i], 100, &balanced);
-        for (int k = 0; k < 1000; k++) asp_predict_overslept(&p, SECONDS(1), SECONDS(1.02));
+        for (int k = 0; k < 1000; k++) {
+            const uint64_t due = p.last_ns + gaps[i] * 9 / 10;
+            asp_predict_overslept(&p, due, due + 20000000);
+        }
         last = pace(&p, last, gaps[i], 300, &balanced);
         const asp_plan plan = asp_predict_plan(&p, last + 1000, &balanced);
         CHECK_SAY(plan.spin_from_ns > last + gaps[i] / 2 && plan.spin_from_ns < last + gaps[i],
-                  "%" PRIu64 ", lead %u", plan.spin_from_ns - last, p.oversleep_ns);
+                  "%" PRIu64, plan.spin_from_ns - last);
     }
 }
 
@@ -138,13 +148,13 @@ static void a_message_that_ends_a_late_sleep_says_how_late(void) {
     asp_predict p;
     asp_predict_init(&p);
     uint64_t last = pace(&p, 1000000, 7000000, 30, &balanced);
-    for (int i = 0; i < 1000; i++) asp_predict_overslept(&p, 1000000, 1002000);
+    for (int i = 0; i < 1000; i++) sleep_late(&p, 2000);
     asp_predict_arrival(&p, last += 7000000);
     const uint32_t park = p.park_ns;
     const asp_plan plan = asp_predict_plan(&p, last + 1000, &balanced);
     asp_predict_outcome(&p, ASP_PREDICT_WOKEN, plan.spin_from_ns + 1000, plan.spin_from_ns + 3500,
                         0);
-    CHECK(p.oversleep_ns == 3500 && p.park_ns == park && p.statistics.early == 0);
+    CHECK(p.lead_ns[2] == 3500 && p.park_ns == park && p.statistics.early == 0);
 }
 
 static void powersave_never_spins(void) {
@@ -328,7 +338,7 @@ static void spins_through_short_gaps(void) {
         const char *name = names[i];
         figures f = measure(&futex_caller, process(name));
         CHECK_MOST(f.p50, 1.05 * f.spin_p50);
-        CHECK_MOST(f.p99, 5 * f.spin_p50);
+        CHECK_MOST(f.p99, f.park_p50);
         CHECK_MOST(f.cpu, 1.0);
         f = measure(&event_loop, process(name));
         CHECK_MOST(f.p50, 1.05 * f.spin_p50);
@@ -343,10 +353,10 @@ static void sleeps_through_long_gaps_and_spins_at_their_end(void) {
     } rows[] = {
         {"1 ms steady", 0.06, 1.1},       {"1 ms, 5 % spread", 0.12, 1.1},
         {"1 ms, 20 % spread", 0.25, 1.1}, {"7 ms steady", 0.008, 1.1},
-        {"7 ms, 1 % spread", 0.02, 1.1},  {"7 ms, 5 % spread", 0.06, 1.1},
-        {"7 ms, 5 % normal", 0.08, 1.1},  {"7 ms, 5 % of the phase", 0.08, 1.1},
+        {"7 ms, 1 % spread", 0.02, 1.1},  {"7 ms, 5 % spread", 0.06, 1.5},
+        {"7 ms, 5 % normal", 0.08, 1.5},  {"7 ms, 5 % of the phase", 0.08, 1.5},
         {"10 ms steady", 0.006, 1.1},     {"50 ms steady", 0.002, 1.1},
-        {"50 ms, 1 % spread", 0.02, 1.1}, {"decoding, 7 to 9 ms", 0.06, 1.1},
+        {"50 ms, 1 % spread", 0.02, 1.5}, {"decoding, 7 to 9 ms", 0.06, 1.5},
     };
     static const machine *const machines[] = {&event_loop, &futex_caller};
     for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -587,7 +597,7 @@ static void no_window_begins_before_the_wait(void) {
     asp_predict p;
     asp_predict_init(&p);
     p.park_cpu_ns = 0; /* no sleep is too short */
-    for (int i = 0; i < 1000; i++) asp_predict_overslept(&p, 1000000, 1001000);
+    for (int i = 0; i < 1000; i++) asp_predict_overslept(&p, 10000, 11000); /* short ones */
     uint64_t last = SECONDS(1);
     for (uint64_t i = 0; i < 200; i++) {
         const uint64_t k = i * 13 % ASP_PREDICT_GAPS;
