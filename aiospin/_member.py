@@ -199,6 +199,7 @@ class Member:
         return False
 
     def _stop_waiting(self, ready: bool | None) -> None:
+        """:param ready: None: for a rehearsal, which ends the wait only if there is something after all."""
         self._target.wait.ended(ready)
         with self._lock:
             self._waiting = False

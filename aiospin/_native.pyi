@@ -70,8 +70,9 @@ class Wait:
         """The look after a park elsewhere, on a bell: 0, somebody rang; FOREVER, for safety; else the time when
         the plan had a timer end it."""
 
-    def ended(self, ready: bool) -> None:
-        """The wait is over: learn what it cost. Does nothing for one without a plan."""
+    def ended(self, ready: bool | None) -> None:
+        """The wait is over: learn what it cost. None: only if something was published, else it goes on. Does
+        nothing for one without a plan."""
 
     @property
     def prediction(self) -> tuple[int, int, int, int, int]:

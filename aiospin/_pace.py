@@ -22,6 +22,7 @@ class Pace:
 
     def __init__(self, target: Target, policy: WaitPolicy, rehearsed: bool = False) -> None:
         self.rehearsed = rehearsed
+        """It goes on after a rehearsal: see Loop.suspend."""
         self._wait = target.wait
         self._policy = policy
         self._planned = policy.predict and policy.mode != "park" and target.wait.predicts

@@ -20,8 +20,13 @@ class Loop(Protocol):
 
     async def suspend(
         self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
-    ) -> bool:
+    ) -> bool | None:
         """Suspend the current task until the target is ready (True) or the deadline passed (False).
+
+        None: it has slept until just before something is due, and the caller shall try what it waits to
+        do, and come back. That is a rehearsal: an idle CPU forgets the way of a message through the
+        interpreter (on a virtual machine all of it, and then it takes 10 to 40 us for 2), which is walked
+        once before the message comes. Only a target with a bell sleeps so.
 
         However it ends, nothing looks at the target's buffer any more. What a Python predicate
         raised comes out, and cancellation does.

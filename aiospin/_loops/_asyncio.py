@@ -98,23 +98,23 @@ class AsyncioLoop:
 
     async def suspend(
         self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
-    ) -> bool:
+    ) -> bool | None:
         if policy.mode == "thread" or not target.sliceable:
             return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
         while True:
             from_ns, until_ns = pace.next()
+            slept = False
             over: bool | None = None
             try:
-                if core.now_ns() < from_ns:
+                slept = core.now_ns() < from_ns
+                if slept:
                     over = await self._on_bell(target, min(from_ns, deadline_ns))
-                    if over is False and from_ns != core.FOREVER and core.now_ns() < deadline_ns: return None
                 elif not self.slicing:
                     over = await self._in_slices(
                         target, min(until_ns, deadline_ns), policy, pace.rehearsed
                     )
-            except BaseException as error:
-                if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-                    core.count("cancelled", 1)
+            except (asyncio.CancelledError, GeneratorExit):
+                core.count("cancelled", 1)
                 raise
             if over is None:
                 return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
@@ -123,13 +123,18 @@ class AsyncioLoop:
             if core.now_ns() >= deadline_ns:
                 core.count("timed_out", 1)
                 return False
+            if slept and from_ns != core.FOREVER:
+                return None
 
     # ---- in slices ----
 
     async def _in_slices(
         self, target: Target, until_ns: int, policy: WaitPolicy, rested: bool
     ) -> bool | None:
-        """Spin on the loop's own thread. None: the loop has other work, spin beside it."""
+        """Spin on the loop's own thread. None: the loop has other work, spin beside it.
+
+        :param rested: the task has just slept, so others need not run first.
+        """
         self.slicing = True
         busy_passes = 0
         began = core.now_ns()

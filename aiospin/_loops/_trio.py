@@ -83,19 +83,21 @@ class TrioLoop:
 
     async def suspend(
         self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
-    ) -> bool:
+    ) -> bool | None:
         if policy.mode == "thread" or not target.sliceable:
             return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
         self._waits += 1
-        pause = self._waits % WAITS_PER_CHECKPOINT == 0
+        pause = self._waits % WAITS_PER_CHECKPOINT == 0 and not pace.rehearsed
         while True:
             from_ns, until_ns = pace.next()
+            slept = False
             over: bool | None = None
             try:
                 if pause:
                     pause = False
                     await trio.lowlevel.checkpoint()
-                if core.now_ns() < from_ns:
+                slept = core.now_ns() < from_ns
+                if slept:
                     over = await self._on_bell(target, min(from_ns, deadline_ns))
                 elif not self._slicing:
                     over = await self._in_slices(target, min(until_ns, deadline_ns), policy)
@@ -109,6 +111,8 @@ class TrioLoop:
             if core.now_ns() >= deadline_ns:
                 core.count("timed_out", 1)
                 return False
+            if slept and from_ns != core.FOREVER:
+                return None
 
     async def _in_slices(self, target: Target, until_ns: int, policy: WaitPolicy) -> bool | None:
         """Spin on the run's own thread. None: the run has other work, spin beside it."""

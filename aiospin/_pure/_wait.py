@@ -168,8 +168,8 @@ class Wait:
                 count("spurious")
             return False
 
-    def ended(self, ready: bool) -> None:
-        """The wait is over. The compiled core learns from it."""
+    def ended(self, ready: bool | None) -> None:
+        """The wait is over, or None: perhaps. The compiled core learns from it."""
 
     @property
     def value(self) -> Value:

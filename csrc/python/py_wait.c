@@ -239,17 +239,14 @@ static PyObject *wait_woken(asp_py_wait *self, PyObject *argument) {
 }
 
 static PyObject *wait_ended(asp_py_wait *self, PyObject *argument) {
-    int ready = argument == Py_None ? 1 : PyObject_IsTrue(argument);
+    const bool rehearsal = argument == Py_None;
+    int ready = rehearsal ? 1 : PyObject_IsTrue(argument);
     if (ready < 0 || !enter_to_look(self)) return NULL;
     note_ticket(self);
-    if (self->planned) {
-        asp_watch *watch = self->watch;
-        /* It may be ready for another reason than a message, such as the end: then nothing was published. */
-        uint64_t seen_ns = asp_now_ns(), published_ns = ready ? watch->published(watch) : 0;
-        if (argument == Py_None && !published_ns) {
-            asp_py_wait_leave(self);
-            Py_RETURN_NONE;
-        }
+    asp_watch *watch = self->watch;
+    /* It may be ready for another reason than a message, such as the end: then nothing was published. */
+    uint64_t seen_ns = asp_now_ns(), published_ns = ready && self->planned ? watch->published(watch) : 0;
+    if (self->planned && (published_ns || !rehearsal)) {
         asp_predict_outcome(watch->predict,
                             !published_ns  ? ASP_PREDICT_NOTHING
                             : self->caught ? ASP_PREDICT_SPUN
@@ -314,7 +311,7 @@ static PyMethodDef wait_methods[] = {
     ASP_METHOD("run", wait_run, METH_FASTCALL, "Wait in this thread; False: the deadline passed."),
     ASP_METHOD("plan", wait_plan, METH_FASTCALL, "When to spin: from, until."),
     ASP_METHOD("woken", wait_woken, METH_O, "The look after a park on a bell."),
-    ASP_METHOD("ended", wait_ended, METH_O, "The wait is over; learns from it."),
+    ASP_METHOD("ended", wait_ended, METH_O, "The wait is over, or None, if there is something; learns from it."),
     ASP_METHOD("release", wait_release, METH_NOARGS, "Unpin the buffer."),
     {NULL, NULL, 0, NULL},
 };
