@@ -157,20 +157,22 @@ class Member:
         depth: int = 0,
     ) -> T:
         """The blocking form of _eventually."""
+        rehearsed = False
         while True:
-            ready = False
+            ready: bool | None = False
             self._begin_waiting()
             try:
-                ready = self._look(deadline_ns) or block(
+                ready = (not rehearsed and self._look(deadline_ns)) or block(
                     self._target, deadline_ns, self._policy, *names, depth=depth + 1
                 )
             finally:
                 self._stop_waiting(ready)
-            if not ready:
+            if ready is False:
                 raise self._too_late(timeout)
             result = operation()
             if result is not None:
                 return result
+            rehearsed = ready is None
 
     def _perform_nowait(self, operation: Callable[[], T | None]) -> T:
         """Do it now or raise WouldBlock."""

@@ -54,9 +54,12 @@ class Wait:
     def spin(self, budget_ns: int, hardware: bool) -> bool:
         """Spin without the GIL until ready or the budget is spent. At least one look."""
 
-    def run(self, deadline_ns: int, spin_ns: int | None, max_sleep_ns: int, hardware: bool) -> bool:
+    def run(
+        self, deadline_ns: int, spin_ns: int | None, max_sleep_ns: int, hardware: bool
+    ) -> bool | None:
         """Wait in this thread, without the GIL: spin for spin_ns, then park; None: as the plan says. False when
-        the deadline passed. Signal handlers run meanwhile and what they raise comes out."""
+        the deadline passed; None when a planned sleep has ended: rehearse, then run again. Signal handlers run
+        meanwhile and what they raise comes out."""
 
     @property
     def predicts(self) -> bool:

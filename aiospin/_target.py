@@ -63,8 +63,9 @@ class Target:
         after each sleep in a loop's poll, and every ``recheck_ns`` of a spin; counts a wait that it ends."""
         return False
 
-    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool:
-        """Block the calling thread until ready (True) or the deadline passed (False)."""
+    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool | None:
+        """Block the calling thread until ready (True) or the deadline passed (False), or for a rehearsal (None):
+        see Loop.suspend."""
         sleep_ns = max(policy.sleep_ns, self.least_sleep_ns)
         return self.wait.run(deadline_ns, spin_ns, sleep_ns, policy.hardware)
 
@@ -138,10 +139,12 @@ class RecheckedTarget(Target):
                 core.count("parked", 1)
         return over
 
-    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool:
+    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool | None:
         while True:
             until_ns = min(deadline_ns, core.now_ns() + self.recheck_ns)
             woken = super().run(until_ns, spin_ns, policy)
+            if woken is None:
+                return None
             over = self.recheck(woken)
             if not over and not woken and until_ns == deadline_ns:
                 return False
@@ -294,7 +297,7 @@ class CallableTarget(RecheckedTarget):
     def result(self) -> Any:
         return self._result
 
-    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool:
+    def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool | None:
         return super().run(deadline_ns, self._limit(spin_ns), policy)
 
     def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int | None) -> None:

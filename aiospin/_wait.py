@@ -93,7 +93,7 @@ def block(
     function: str,
     instead: str,
     depth: int = 0,
-) -> bool:
+) -> bool | None:
     """The blocking form of suspend().
 
     :param function: the public function, for the warning on a loop's thread.
@@ -228,8 +228,8 @@ def spinloop(buffer: Buffer, callback: Callable[[], Any], timeout: float = 0.0) 
     policy = resolve(None)
     target = CallableTarget(buffer, callback, takes_buffer=False)
     try:
-        return target.look() or block(
-            target, deadline_ns, policy, "spinloop()", "await wait_for_flag()"
+        return target.look() or bool(
+            block(target, deadline_ns, policy, "spinloop()", "await wait_for_flag()")
         )
     finally:
         target.release()

@@ -14,6 +14,7 @@ typedef enum asp_status {
     ASP_END = 5,          /* the writer closed and everything was read */
     ASP_LAGGED = 6,       /* the writer overwrote what this reader had not read yet */
     ASP_BUSY = 7,         /* another thread is in the middle of an operation on this object */
+    ASP_DUE = 8,          /* what was waited for is due: rehearse, then wait on */
 
     ASP_E_INVALID = -1,     /* an argument breaks the contract of the function */
     ASP_E_MEMORY = -2,      /* malloc refused */

@@ -107,6 +107,8 @@ asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
         while (asp_pace_spins(pace, now) && now < deadline_ns) {
             uint64_t until = earlier(pace->spin_until_ns, earlier(deadline_ns, recheck));
             pace->spinning = true;
+            if (pace->due_ns) asp_predict_overslept(pace->predict, pace->due_ns, now);
+            pace->due_ns = 0;
             bool ready = asp_spin(watch, until, pace->hardware);
             uint64_t begun = now;
             now = asp_now_ns();
@@ -138,6 +140,9 @@ asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
         if (slept == ASP_READY) ASP_COUNT(spurious, 1);
         if (slept == ASP_INTERRUPTED) return slept;
         now = asp_now_ns();
-        if (until_spin && now >= until) asp_predict_overslept(pace->predict, until, now);
+        if (until_spin && now >= until) {
+            pace->due_ns = until;
+            if (pace->rehearses) return ASP_DUE;
+        }
     }
 }

@@ -147,6 +147,7 @@ static PyObject *wait_spin(asp_py_wait *self, PyObject *const *args, Py_ssize_t 
 static void note_pace(asp_py_wait *self, const asp_pace *pace) {
     self->spun_ns += pace->spun_ns;
     self->caught = pace->spinning;
+    self->due_ns = pace->due_ns;
 }
 
 /* What a waiter has spent on it, once nobody else writes it down any more. */
@@ -165,6 +166,7 @@ bool asp_py_wait_pace(asp_py_wait *self, PyObject *spin, uint64_t max_sleep_ns, 
         *pace = asp_pace_start(asp_now_ns(), spin_ns, max_sleep_ns, hardware);
     } else if (self->planned) {
         *pace = asp_pace_predicted(self->watch->predict, &self->price, max_sleep_ns, hardware);
+        pace->due_ns = self->due_ns;
     } else {
         PyErr_SetString(PyExc_RuntimeError, "this wait has no plan: ask for one, or give it a time to spin");
         return false;
@@ -183,6 +185,7 @@ static PyObject *wait_run(asp_py_wait *self, PyObject *const *args, Py_ssize_t c
         asp_py_wait_leave(self);
         return NULL;
     }
+    pace.rehearses = true;
     asp_status status;
     do {
         Py_BEGIN_ALLOW_THREADS
@@ -196,6 +199,7 @@ static PyObject *wait_run(asp_py_wait *self, PyObject *const *args, Py_ssize_t c
     } while (status == ASP_INTERRUPTED);
     note_pace(self, &pace);
     asp_py_wait_leave(self);
+    if (status == ASP_DUE) Py_RETURN_NONE;
     return PyBool_FromLong(status == ASP_READY);
 }
 
@@ -308,7 +312,7 @@ static void wait_dealloc(asp_py_wait *self) {
 static PyMethodDef wait_methods[] = {
     ASP_METHOD("look", wait_look, METH_NOARGS, "The first look of a wait."),
     ASP_METHOD("spin", wait_spin, METH_FASTCALL, "Spin without the GIL for at most so many ns."),
-    ASP_METHOD("run", wait_run, METH_FASTCALL, "Wait in this thread; False: the deadline passed."),
+    ASP_METHOD("run", wait_run, METH_FASTCALL, "Wait in this thread; False: the deadline passed; None: rehearse."),
     ASP_METHOD("plan", wait_plan, METH_FASTCALL, "When to spin: from, until."),
     ASP_METHOD("woken", wait_woken, METH_O, "The look after a park on a bell."),
     ASP_METHOD("ended", wait_ended, METH_O, "The wait is over, or None, if there is something; learns from it."),
