@@ -312,23 +312,25 @@ def test_runs_that_do_not_agree_are_told() -> None:
 
 
 def test_the_table_has_medians_spread_and_the_frontier() -> None:
-    lines = table(PART, canned()[PART])
+    lines = table(PART, canned()[PART], 25)
     assert lines[1] == "1ms, asyncio, unpinned: 100 messages a run"
-    assert " ".join(lines[2].split()) == "policy p50 us p99 us p99.9 us reader CPU"
+    assert " ".join(lines[2].split()) == "policy p50 us p99 us p99.9 us reader CPU cost"
     assert lines[3].startswith("* balanced ")
     assert "11.0 (10.0 to 12.0)" in lines[3]
     assert "30.0% (20.0% to 40.0%)" in lines[3]
     assert [line[0] for line in lines[3:]] == ["*", "*", "*", " "]
+    costs = [float(line.split()[-1]) for line in lines[3:]]
+    assert min(costs) == 1
     assert spread([7.0], str) == "7.0"
 
 
 def test_the_table_has_power_where_every_run_has_it() -> None:
     runs = {"spin": [run(1, 1, watts=60.04)], "powersave": [run(2, 0, watts=20.0)]}
-    lines = table(PART, runs)
+    lines = table(PART, runs, 25)
     assert lines[2].endswith("package W")
     assert lines[3].endswith("60.0")
     runs["spin"] = [run(1, 1)]
-    assert not table(PART, runs)[2].endswith("package W")
+    assert not table(PART, runs, 25)[2].endswith("package W")
 
 
 def test_the_plot_has_a_point_for_each_policy_and_the_frontier() -> None:

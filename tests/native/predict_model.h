@@ -350,7 +350,7 @@ static const strategy every_strategy[] = {
     {.name = "1 s", .kind = FIXED, .spin = SECOND},
     /* The published moving average. B is what a park costs, as here: its CPU and its latency at
      * the price. */
-    {.name = "B^2/T", .kind = AVERAGE, .block = 1 * MS, .shortest = 20 * US, .longest = 2 * MS},
+    {.name = "B^2/T", .kind = AVERAGE, .block = 0.5 * MS, .shortest = 20 * US, .longest = 2 * MS},
     {.name = "predicted", .kind = PREDICT, .price = BALANCED},
 };
 #define STRATEGIES (sizeof every_strategy / sizeof every_strategy[0])

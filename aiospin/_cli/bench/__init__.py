@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from aiospin._cli.bench.candidates import CANDIDATES
     from aiospin._cli.bench.loops import BLOCKING, LOOPS
     from aiospin._cli.bench.places import PLACES
+    from aiospin._policy import WaitPolicy
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     size = parser.add_mutually_exclusive_group()
@@ -76,9 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--price",
         type=_positive,
-        default=50.0,
+        default=WaitPolicy().price,
         metavar="P",
-        help="for the recommendation: seconds of CPU that a second of latency is worth (default: 50)",
+        help="for costs: seconds of CPU that a second of latency is worth (default: %(default)g)",
     )
     parser.add_argument(
         "--json", metavar="FILE", help="write everything there; docs/cli.md has the schema"
@@ -121,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     status = 0
     try:
         with terminable(), progress(chosen.total, arguments.plain) as bar:
-            _measure(chosen, bar, results)
+            _measure(chosen, bar, results, arguments.price)
     except RichMissingError as error:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
@@ -155,7 +156,7 @@ def _introduce(chosen: Scope, here: Machine, no_energy: str) -> None:
     print(f"{LEGEND}.", flush=True)
 
 
-def _measure(chosen: Scope, bar: Progress, results: Results) -> None:
+def _measure(chosen: Scope, bar: Progress, results: Results, price: float) -> None:
     """Measure everything, part by part; results get those that are complete.
 
     Policies take turns, so that what else the machine does meets all of them.
@@ -175,7 +176,7 @@ def _measure(chosen: Scope, bar: Progress, results: Results) -> None:
                 bar.end(chosen.duration(messages))
         results[part] = found
         bar.put_away()
-        print("\n".join(table(part, found)), flush=True)
+        print("\n".join(table(part, found, price)), flush=True)
 
 
 def _conclude(

@@ -27,8 +27,8 @@ class Candidate:
 
 
 # The published formula with the constants of tests/native/predict_model.h. B is a park's CPU and latency at the
-# price of balanced: 8 us + 50 x 20 us.
-BLOCK: Final = 1e-3
+# price of balanced: 8 us + 25 x 20 us.
+BLOCK: Final = 0.5e-3
 SHORTEST: Final = 20e-6
 LONGEST: Final = 2e-3
 MEMORY: Final = 8  # gaps: each new one is an eighth of the average
@@ -85,7 +85,7 @@ CANDIDATES: Final = {
         Candidate(
             "average",
             "A",
-            "a grace of clamp(B²/T, 20 µs, 2 ms), T the moving average of gaps, B = 1 ms",
+            "a grace of clamp(B²/T, 20 µs, 2 ms), T the moving average of gaps, B = 0.5 ms",
             replace(_FIXED, max_spin=SHORTEST),
             adapts=True,
         ),
