@@ -9,11 +9,24 @@
  * reading 20 to 40 ns: with eight the clock costs a tenth and the overshoot stays under 1 us. */
 #define LOOKS_PER_CLOCK 8
 
-/* A thread that spins looks busy with work, so the scheduler lets a writer that wakes on the same CPU
- * wait for milliseconds: until the spin for its message ends. So a spinner steps back this often, ns. A
- * system call of 0.2 to 0.6 us costs 2 to 6 % of what burns anyhow; a writer waits no longer than that for
- * its CPU. */
+/* ns between two yields of a spinning thread. A system call of 0.2 to 0.6 us costs 2 to 6 % of what burns
+ * anyhow, and a writer waits no longer than this for its CPU: benchmarks/peers.py --places same. Where a
+ * stranger computes on that CPU a yield costs a time slice of 3 ms; then a reader learns that a spin is slower than a
+ * park. (To yield seldom after such a loss has been tried: it kept readers from learning that, p90 1.9 ms for
+ * 42 us.) */
 #define YIELD_NS 10000u
+
+static _Thread_local uint64_t next_yield_ns;
+
+bool asp_steps_back(uint64_t now_ns) { return now_ns >= next_yield_ns; }
+
+uint64_t asp_step_back(uint64_t now_ns) {
+    if (!asp_steps_back(now_ns)) return now_ns;
+    sched_yield();
+    now_ns = asp_now_ns();
+    next_yield_ns = asp_after(now_ns, YIELD_NS);
+    return now_ns;
+}
 
 static asp_selection current;
 
@@ -43,16 +56,13 @@ bool asp_spin_step(asp_watch *watch, bool armed, uint64_t slice_ns) {
 
 bool asp_spin(asp_watch *watch, uint64_t until_ns, bool hardware) {
     bool armed = hardware && asp_one_line(watch);
-    uint64_t start = asp_now_ns(), now = start, yield_ns = asp_after(start, YIELD_NS);
+    uint64_t start = asp_now_ns(), now = start;
     bool ready;
     for (;;) {
         ready = asp_spin_step(watch, armed, asp_left(until_ns, now));
         now = asp_now_ns();
         if (ready || now >= until_ns) break;
-        if (now < yield_ns) continue;
-        sched_yield();
-        now = asp_now_ns();
-        yield_ns = asp_after(now, YIELD_NS);
+        now = asp_step_back(now);
     }
     ASP_COUNT(spin_ns, now - start);
     return ready;

@@ -259,8 +259,14 @@ asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {
         if (waiter->done) break;
         if (woken && !waiter->hot) ASP_COUNT(spurious, 1);
         woken = false;
-        if (waiter->hot) spin(waiter, now);
-        else if (everything) woken = park(waiter, due); /* else: the deadlines of all must be known first */
+        const bool hot = waiter->hot;
+        if (hot) spin(waiter, now);
+        if (hot && asp_steps_back(now)) {
+            leave(waiter); /* whoever runs meanwhile may want the lock */
+            asp_step_back(now);
+            pthread_mutex_lock(&waiter->lock);
+        }
+        if (!hot && everything) woken = park(waiter, due); /* else: the deadlines of all must be known first */
         give_way(waiter);
     }
     if (waiter->stopped) status = ASP_STOPPED;

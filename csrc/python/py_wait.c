@@ -1,8 +1,6 @@
 /* py_wait.c - Wait: one wait at a time on a predicate, a change of bytes, or an end of a ring. */
 #include "py_wait.h"
 
-#include <sched.h>
-
 #include "atomics.h"
 #include "clock.h"
 #include "tally.h"
@@ -132,8 +130,9 @@ static PyObject *wait_spin(asp_py_wait *self, PyObject *const *args, Py_ssize_t 
         self->due_ns = 0;
     }
     ready = asp_spin(self->watch, asp_after(begun, budget_ns), hardware);
-    if (!ready) sched_yield(); /* as asp_spin does, whose spins are longer */
-    self->spun_ns += asp_now_ns() - begun;
+    const uint64_t ended = asp_now_ns();
+    self->spun_ns += ended - begun;
+    if (!ready) asp_step_back(ended);
     Py_END_ALLOW_THREADS
     if (ready) {
         ASP_COUNT(spun, 1);
