@@ -79,6 +79,8 @@ bench: build ## what waiting costs on this machine, in time and in CPU, beside w
 	@AIOSPIN_NO_EXT=1 $(PIP) install --no-build-isolation --editable '.[bench]' || echo "the peers that are not installed are named below"
 	@$(PY) benchmarks/wake_latency.py
 	@$(PY) benchmarks/idle_cost.py
+	@$(PY) benchmarks/loop_health.py
+	@$(PY) benchmarks/many_waits.py
 	@$(PY) benchmarks/throughput.py
 	@$(PY) benchmarks/peers.py
 	@$(PY) benchmarks/predict_simulation.py
