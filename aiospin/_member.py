@@ -118,22 +118,27 @@ class Member:
         self, operation: Callable[[], T | None], deadline_ns: int, timeout: float | None
     ) -> T:
         """Do it later, after it has said: not now."""
-        rehearsed = False
-        while True:
-            ready: bool | None = False
-            self._begin_waiting()
-            try:
-                ready = (not rehearsed and self._look(deadline_ns)) or await suspend(
-                    self._target, deadline_ns, self._policy, rehearsed=rehearsed
-                )
-            finally:
-                self._stop_waiting(ready)
-            if ready is False:
-                raise self._too_late(timeout)
-            result = operation()
-            if result is not None:
-                return result
-            rehearsed = ready is None
+        rehearsing = False
+        try:
+            while True:
+                ready: bool | None = False
+                self._begin_waiting()
+                rehearsed, rehearsing = rehearsing, False
+                try:
+                    ready = (not rehearsed and self._look(deadline_ns)) or await suspend(
+                        self._target, deadline_ns, self._policy, rehearsed=rehearsed
+                    )
+                finally:
+                    self._stop_waiting(ready)
+                if ready is False:
+                    raise self._too_late(timeout)
+                rehearsing = ready is None
+                result = operation()
+                if result is not None:
+                    return result
+        finally:
+            if rehearsing:
+                core.count("parked", 1)  # the rehearsal ended the wait
 
     def _perform_sync(
         self, operation: Callable[[], T | None], timeout: float | None, names: tuple[str, str]
@@ -157,22 +162,27 @@ class Member:
         depth: int = 0,
     ) -> T:
         """The blocking form of _eventually."""
-        rehearsed = False
-        while True:
-            ready: bool | None = False
-            self._begin_waiting()
-            try:
-                ready = (not rehearsed and self._look(deadline_ns)) or block(
-                    self._target, deadline_ns, self._policy, *names, depth=depth + 1
-                )
-            finally:
-                self._stop_waiting(ready)
-            if ready is False:
-                raise self._too_late(timeout)
-            result = operation()
-            if result is not None:
-                return result
-            rehearsed = ready is None
+        rehearsing = False
+        try:
+            while True:
+                ready: bool | None = False
+                self._begin_waiting()
+                rehearsed, rehearsing = rehearsing, False
+                try:
+                    ready = (not rehearsed and self._look(deadline_ns)) or block(
+                        self._target, deadline_ns, self._policy, *names, depth=depth + 1
+                    )
+                finally:
+                    self._stop_waiting(ready)
+                if ready is False:
+                    raise self._too_late(timeout)
+                rehearsing = ready is None
+                result = operation()
+                if result is not None:
+                    return result
+        finally:
+            if rehearsing:
+                core.count("parked", 1)  # the rehearsal ended the wait
 
     def _perform_nowait(self, operation: Callable[[], T | None]) -> T:
         """Do it now or raise WouldBlock."""

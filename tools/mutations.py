@@ -609,6 +609,42 @@ MUTANTS = (
         "",
         "test test_predict",
     ),
+    Mutant(
+        "sleeps of all lengths have one lead",
+        PREDICT,
+        "elapsed_ns >= (uint64_t)SHORT_SLEEP_NS << 2 * i",
+        "elapsed_ns == 0",
+        "test test_predict",
+    ),
+    Mutant(
+        "what other tasks did in a park is taken for its price",
+        PREDICT,
+        "    if (cpu_ns > most) cpu_ns = most;\n",
+        "    (void)most;\n",
+        "test test_predict",
+    ),
+    # ---- spinning ----
+    Mutant(
+        "a spinner keeps the CPU from the writer that it waits for",
+        WAIT,
+        "    sched_yield();\n",
+        "",
+        "test test_wait",
+    ),
+    Mutant(
+        "the waiter thread keeps the CPU from the writers that it waits for",
+        WAITER,
+        "            asp_step_back(now);\n",
+        "",
+        "test test_waiter",
+    ),
+    Mutant(
+        "a planned sleep ends without a rehearsal",
+        WAIT,
+        "            if (pace->rehearses) return ASP_DUE;\n",
+        "",
+        "test test_wait",
+    ),
     # ---- what is looked at ----
     Mutant(
         "an unaligned element is loaded",

@@ -44,6 +44,10 @@ VENVS = ROOT / "build" / "venvs"
 MACHINES = {"x86_64": (2, 17), "aarch64": (2, 17), "riscv64": (2, 27)}
 NEXT = ["3.14", "3.15"]  # the Pythons of Debian sid
 
+# As a library of its own UndefinedBehaviorSanitizer would set AddressSanitizer's log_path, for both have
+# a function of that name, and write to stderr itself, where a test's capture is lost when it ends the process.
+SANITIZED_LINKING = "-static-libubsan -Wl,-Bsymbolic"
+
 MAX_CORE_BYTES = 150_000  # size of the compiled core in a wheel
 ELF_MACHINES = {"x86_64": "X86-64", "aarch64": "AArch64", "riscv64": "RISC-V"}
 # The second is part of the first since glibc 2.34; the loaders come with it.
@@ -247,12 +251,13 @@ def build(folder: Path, found: list[Python], sanitize: str) -> None:
             machines = list(MACHINES)
         except UnavailableError as error:
             missing = f"skipped: the wheels for other machines: no cross compiler: {error}"
+    here = {"AIOSPIN_SANITIZE": sanitize, "LDFLAGS": SANITIZED_LINKING} if sanitize else {}
     with tempfile.TemporaryDirectory() as headers, ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = []
         for python in able:
             interpreter = venv(python, python.tag)
             recipes = [cross_compiled(python, machine, Path(headers)) for machine in machines]
-            for options, extra in recipes or [([], {"AIOSPIN_SANITIZE": sanitize})]:
+            for options, extra in recipes or [([], here)]:
                 arguments: list[str | Path] = ["--no-deps", "--wheel-dir", folder, *options, sdist]
                 jobs.append(pool.submit(pip, interpreter, "wheel", *arguments, **extra))
         for job in jobs:
@@ -410,22 +415,42 @@ def test_next(folder: Path, arguments: list[str]) -> None:
         raise SystemExit(f"error: the suite failed on CPython {', '.join(failed)}")
 
 
+def core_leaks(report: str) -> list[str]:
+    """The blocks that the core left behind. Those of the interpreter, of numpy and of the compilers that
+    tests run are their own affair; the core's Python objects are counted by tests/lifecycle."""
+    return [block for block in report.split("\n\n") if "leak of" in block and "csrc/" in block]
+
+
 def test_sanitized(folder: Path, python: Python, arguments: list[str]) -> None:
     """The suite on a core built with AddressSanitizer, whose run-time library the interpreter, not
-    built with it, has to load first."""
+    built with it, has to load first. Each process writes its own report: some are meant to die, or
+    nobody reads what they say."""
     compiler = shlex.split(os.environ.get("CC", "cc"))
     library = run(*compiler, "-print-file-name=libasan.so").strip()
     interpreter = install(folder, python, f"{python.tag}-sanitized")
-    passed = suite(
-        f"the suite on {python}, AddressSanitizer and UndefinedBehaviorSanitizer",
-        interpreter,
-        arguments,
-        LD_PRELOAD=library,
-        PYTHONMALLOC="malloc",  # pymalloc hides what is freed from the sanitizer
-        ASAN_OPTIONS="detect_leaks=0",  # the interpreter leaves memory behind on purpose
-        UBSAN_OPTIONS="print_stacktrace=1",
-    )
-    if not passed:
+    with tempfile.TemporaryDirectory() as reports:
+        passed = suite(
+            f"the suite on {python}, AddressSanitizer and UndefinedBehaviorSanitizer",
+            interpreter,
+            arguments,
+            LD_PRELOAD=library,
+            PYTHONMALLOC="malloc",  # pymalloc hides what is freed from the sanitizer
+            ASAN_OPTIONS=f"detect_leaks=1:log_path={reports}/asan",
+            LSAN_OPTIONS="exitcode=0",  # most leaks are not ours
+            UBSAN_OPTIONS=f"print_stacktrace=1:log_path={reports}/ubsan",
+        )
+        errors, leaks, uncounted = [], [], 0
+        for path in sorted(Path(reports).iterdir()):
+            report = path.read_text(errors="replace")
+            leaks += core_leaks(report)
+            uncounted += "LeakSanitizer has encountered a fatal error" in report
+            if "ERROR: AddressSanitizer" in report or "runtime error:" in report:
+                errors.append(report)
+    print("\n\n".join(errors + leaks), end="\n" if errors or leaks else "")
+    if uncounted:
+        print(f"skipped: the leaks of {uncounted} processes: LeakSanitizer could not stop them")
+    print(f"sanitizers: {len(errors)} errors, {len(leaks)} leaks of the core")
+    if not passed or errors or leaks:
         raise SystemExit("error: the suite failed under the sanitizers")
 
 

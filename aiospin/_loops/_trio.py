@@ -101,7 +101,7 @@ class TrioLoop:
                     over = await self._on_bell(target, min(from_ns, deadline_ns))
                 elif not self._slicing:
                     over = await self._in_slices(target, min(until_ns, deadline_ns), policy)
-            except (trio.Cancelled, KeyboardInterrupt):
+            except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
                 core.count("cancelled", 1)
                 raise
             if over is None:

@@ -319,7 +319,7 @@ bool asp_predict_wants_cpu(asp_predict *p) { return p->parks++ % PARKS_PER_SAMPL
 void asp_predict_park_cpu(asp_predict *p, uint64_t cpu_ns) {
     /* Whatever else the thread did meanwhile is in it as well, so the mean follows the cheaper
      * ones: down fast, up slowly. */
-    const uint64_t mean = p->park_cpu_ns, most = mean < MOST_PARK_CPU_NS / 2 ? 2 * mean : MOST_PARK_CPU_NS;
+    const uint64_t mean = p->park_cpu_ns, most = mean < MOST_PARK_CPU_NS / 2 ? 2 * mean + 1000 : MOST_PARK_CPU_NS;
     if (cpu_ns > most) cpu_ns = most;
     p->park_cpu_ns = (uint32_t)(cpu_ns < mean ? mean - (mean - cpu_ns) / PARK_CPU_FALLS
                                               : mean + (cpu_ns - mean) / PARK_CPU_RISES);

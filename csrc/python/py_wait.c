@@ -108,6 +108,9 @@ static PyObject *wait_look(asp_py_wait *self, PyObject *unused) {
     (void)unused;
     if (!enter_to_look(self)) return NULL;
     bool ready = self->watch->look(self->watch);
+    /* What its rehearsal found ended the last one, which was not told. */
+    if (self->planned) asp_predict_outcome(self->watch->predict, ASP_PREDICT_FOUND, 0, 0, self->spun_ns);
+    self->planned = false;
     ASP_COUNT(waits, 1);
     if (ready) ASP_COUNT(ready, 1);
     self->spun_ns = 0;
@@ -243,10 +246,11 @@ static PyObject *wait_woken(asp_py_wait *self, PyObject *argument) {
 
 static PyObject *wait_ended(asp_py_wait *self, PyObject *argument) {
     const bool rehearsal = argument == Py_None;
-    int ready = rehearsal ? 1 : PyObject_IsTrue(argument);
+    int ready = rehearsal ? 0 : PyObject_IsTrue(argument);
     if (ready < 0 || !enter_to_look(self)) return NULL;
     note_ticket(self);
     asp_watch *watch = self->watch;
+    if (rehearsal && self->planned) ready = watch->look(watch);
     /* It may be ready for another reason than a message, such as the end: then nothing was published. */
     uint64_t seen_ns = asp_now_ns(), published_ns = ready && self->planned ? watch->published(watch) : 0;
     if (self->planned && (published_ns || !rehearsal)) {

@@ -12,75 +12,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from bell_support import PARK, asleep_on_bell, balance, bells_ring, running, with_bell
 from broadcast_support import Child, pair
 from support import COMPILED, environment
 from support import settled as until
 
 import aiospin
-from aiospin import BroadcastReader, BroadcastWriter, WaitPolicy
-
-PARK = WaitPolicy.powersave()
-
-bells_ring = pytest.mark.skipif(
-    not COMPILED,
-    reason="the stand-in's writer refuses doorbells: Python has no compare-and-exchange",
-)
-
-
-class Outcome:
-    """What a task came to."""
-
-    def __init__(self) -> None:
-        self._over = anyio.Event()
-        self._value: Any = None
-        self._error: Exception | None = None
-
-    async def run(self, body: Callable[..., Awaitable[Any]], *args: object) -> None:
-        try:
-            self._value = await body(*args)
-        except Exception as error:
-            self._error = error
-        self._over.set()
-
-    @property
-    def over(self) -> bool:
-        return self._over.is_set()
-
-    async def result(self) -> Any:
-        await self._over.wait()
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-
-@asynccontextmanager
-async def running(body: Callable[..., Awaitable[Any]], *args: object) -> AsyncIterator[Outcome]:
-    outcome = Outcome()
-    async with anyio.create_task_group() as group:
-        group.start_soon(outcome.run, body, *args)
-        yield outcome
-
-
-async def asleep_on_bell(reader: BroadcastReader) -> None:
-    await until(lambda: reader._bell is not None and reader._bell.sleeper is not None)
-
-
-async def with_bell(writer: BroadcastWriter, policy: WaitPolicy = PARK) -> BroadcastReader:
-    """A reader whose bell the writer has opened."""
-    reader = BroadcastReader.attach(writer.handle, policy=policy)
-    async with running(reader.receive) as first:
-        await until(lambda: reader._ring.bell() == 1)
-        await writer.send(b"first")
-        assert await first.result() == b"first"
-    return reader
+from aiospin import BroadcastReader, BroadcastWriter
 
 
 def bells() -> set[str]:
@@ -475,12 +420,6 @@ def test_a_ring_and_the_timer_at_once(run_asyncio: Any, monkeypatch: pytest.Monk
                 assert received.over
 
     run_asyncio(main)
-
-
-def balance() -> int:
-    """Waits that ended less those that began."""
-    now = aiospin.statistics()
-    return now.ready + now.spun + now.parked + now.timed_out + now.cancelled - now.waits
 
 
 @bells_ring

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import socket
+import threading
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from bell_support import balance, watch_slices
 from broadcast_support import Child
 from support import COMPILED
 from support import settled as until
@@ -17,12 +21,6 @@ import aiospin
 from aiospin import BroadcastReader, BroadcastWriter, WaitPolicy
 
 LONG = WaitPolicy(mode="loop", max_spin=600.0, price=math.inf)
-
-
-def balance() -> int:
-    """Waits that ended less those that began."""
-    now = aiospin.statistics()
-    return now.ready + now.spun + now.parked + now.timed_out + now.cancelled - now.waits
 
 
 async def until_it_spins(reader: BroadcastReader) -> None:
@@ -127,6 +125,121 @@ def test_a_slice_that_fails_ends_its_wait(
             raise RuntimeError("broken")
 
     run_asyncio(main)
+
+
+def test_what_is_ready_runs_between_two_slices(
+    run_asyncio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callbacks, what the loop polls, and tasks: each has its turn before the wait spins on."""
+
+    async def main() -> None:
+        turns: list[str] = []
+        loop = asyncio.get_running_loop()
+
+        def callback() -> None:
+            nonlocal next_one
+            turns.append("callback")
+            next_one = loop.call_soon(callback)
+
+        async def task() -> None:
+            while True:
+                turns.append("task")
+                await asyncio.sleep(0)
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.send(b"never read, so it is always readable")
+            async with (
+                BroadcastWriter.create() as writer,
+                BroadcastReader.attach(writer.handle, policy=LONG) as reader,
+                anyio.create_task_group() as group,
+            ):
+                watch_slices(monkeypatch, reader, lambda: turns.append("slice"))
+                next_one = loop.call_soon(callback)
+                group.start_soon(task)
+                loop.add_reader(ours, turns.append, "poll")
+                receiving = asyncio.ensure_future(reader.receive())
+                await until(lambda: turns.count("slice") >= 100)
+                await writer.send(b"news")
+                assert await receiving == b"news"
+                loop.remove_reader(ours)
+                next_one.cancel()
+                group.cancel_scope.cancel()
+        slices = [at for at, turn in enumerate(turns) if turn == "slice"]
+        assert len(slices) >= 100
+        for begin, end in itertools.pairwise(slices):
+            assert set(turns[begin + 1 : end]) == {"callback", "task", "poll"}
+
+    run_asyncio(main)
+
+
+@pytest.mark.parametrize("by_thread", [False, True])
+def test_cancelled_in_the_middle_of_a_slice(
+    run_asyncio: Any, monkeypatch: pytest.MonkeyPatch, by_thread: bool
+) -> None:
+    async def main() -> None:
+        slices = 0
+        loop = asyncio.get_running_loop()
+
+        def begins() -> None:
+            nonlocal slices
+            slices += 1
+            if slices == 5:
+                if by_thread:
+                    thread = threading.Thread(
+                        target=loop.call_soon_threadsafe, args=(receiving.cancel,)
+                    )
+                    thread.start()
+                    thread.join()
+                else:
+                    receiving.cancel()
+
+        async with (
+            BroadcastWriter.create() as writer,
+            BroadcastReader.attach(writer.handle, policy=LONG) as reader,
+        ):
+            watch_slices(monkeypatch, reader, begins)
+            before, cancelled = balance(), aiospin.statistics().cancelled
+            receiving = asyncio.ensure_future(reader.receive())
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+            assert slices == 5
+            assert aiospin.statistics().cancelled == cancelled + 1
+            assert balance() == before
+            # and the next wait spins again
+            receiving = asyncio.ensure_future(reader.receive())
+            await until(lambda: slices > 10)
+            await writer.send(b"next")
+            assert await receiving == b"next"
+
+    run_asyncio(main)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_coroutine_that_is_dropped_in_a_spin(run: Any, forgotten: bool) -> None:
+    """It ends without the loop, and leaves the loop free for the slices of another wait."""
+
+    async def main() -> None:
+        async with (
+            BroadcastWriter.create() as writer,
+            BroadcastReader.attach(writer.handle, policy=LONG) as reader,
+            anyio.create_task_group() as group,
+        ):
+            before, cancelled = balance(), aiospin.statistics().cancelled
+            receiving = reader.receive()
+            receiving.send(None)
+            if forgotten:
+                del receiving
+            else:
+                receiving.close()
+            assert aiospin.statistics().cancelled == cancelled + 1
+            assert balance() == before
+            group.start_soon(reader.receive)
+            await until_it_spins(reader)
+            assert aiospin.statistics().live_tickets == 0
+            await writer.send(b"next")
+
+    run(main)
 
 
 def test_a_reader_says_whether_prediction_paid(run: Any) -> None:

