@@ -213,6 +213,8 @@ class Member:
     def _stop_waiting(self, ready: bool | None) -> None:
         """:param ready: None: for a rehearsal, which ends the wait only if there is something after all."""
         self._target.wait.ended(ready)
+        if self._closed:
+            _end_with_the_process()
         with self._lock:
             self._waiting = False
             if self._closed:
@@ -264,6 +266,7 @@ class Member:
 
     def _ensure_open(self) -> None:
         if self._closed:
+            _end_with_the_process()
             raise ClosedResourceError
 
     async def aclose(self) -> None:
@@ -311,6 +314,13 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 _exiting = threading.Event()
+
+
+def _end_with_the_process() -> None:
+    """Never returns in a daemon thread of an interpreter that ends: that a member was closed there is no error of
+    the thread's."""
+    if _exiting.is_set() and threading.current_thread().daemon:
+        threading.Event().wait()
 
 
 @atexit.register

@@ -217,8 +217,13 @@ class Segment:
         """
         closed = self.companion("closed")
         if closed.exists() and not self.alive(_lock.READER_BYTE, _layout.MAX_READERS):
-            for path in (*self.path.parent.glob(self.companion("*").name), closed):
-                path.unlink(missing_ok=True)
+            ours = self.companion("").name
+            # Not by glob(), which hides what keeps it from looking: whoever is told can close again.
+            for name in (
+                *filter(lambda name: name.startswith(ours), os.listdir(closed.parent)),
+                closed.name,
+            ):
+                closed.with_name(name).unlink(missing_ok=True)
 
     def _has_name(self) -> bool:
         assert self._lock_fd is not None

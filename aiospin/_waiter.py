@@ -19,6 +19,7 @@ from aiospin._core import core
 from aiospin._errors import ClosedResourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -109,7 +110,7 @@ class Waiter:
                 raise
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+        thread = _daemon(self._main, self._name)
         # Before: a signal handler that raises in start() finds a thread that runs, and the next wait must not
         # start another one.
         self._thread = thread
@@ -184,6 +185,28 @@ class Waiter:
         self._table.after_fork_in_child()
         self._lock = threading.RLock()
         self._thread = None
+
+
+def _daemon(body: Callable[[], None], name: str) -> threading.Thread:
+    """A thread that does not hold the exit up."""
+    try:
+        return threading.Thread(target=body, name=name, daemon=True)
+    except RuntimeError:
+        # An isolated subinterpreter has no daemons: threads are joined at its end. So they are told to end
+        # just before, as those of concurrent.futures are.
+        if not _joined:
+            _joined.append(True)
+            threading._register_atexit(_close_before_join)  # type: ignore[attr-defined]
+        return threading.Thread(target=body, name=name, daemon=False)
+
+
+_joined: list[bool] = []
+
+
+def _close_before_join() -> None:
+    """Threads with loops may go on beside: their waits are told."""
+    for waiter in list(_waiters):
+        waiter._end(tell=True)
 
 
 def _hand_over(batch: list[tuple[Any, int]]) -> None:

@@ -184,7 +184,7 @@ class Child:
 
 def segments() -> set[str]:
     """The files that this process has made for segments, temporary ones too."""
-    return {name for name in os.listdir("/dev/shm") if f"-{os.getpid()}" in name}
+    return {name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name}
 
 
 def consume(handle: aiospin.BroadcastHandle, pipe: Any) -> None:

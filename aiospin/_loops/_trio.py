@@ -165,6 +165,11 @@ class TrioLoop:
     def _adopt(self, bell: Bell) -> bool:
         if not bell.ready() or (bell.owner is not None and not bell.owner.disown(bell)):
             return False
+        try:
+            _ = bell.door
+        except OSError:  # no more descriptors: the waiter thread does it all
+            bell.discard()
+            return False
         bell.owner = self
         return True
 

@@ -116,9 +116,11 @@ def _probe() -> tuple[bool, bool]:
     added = _futex(address, _FUTEX_WAKE_OP, 0, None, address, _change(_ADD, 1)) >= 0
     refused = _futex(address, _FUTEX_WAIT_BITSET, 0, None, 0, _MATCH_ANY) == -1
     futex = added and word.value == 1 and refused and ctypes.get_errno() == errno.EAGAIN
+    if not futex:  # the word may still be 0, on which the next call would sleep for ever
+        return False, False
     ctypes.set_errno(0)
     many = _waitv([Word(address, 0), Word(address, 0)], None) == -1
-    return futex, futex and many and ctypes.get_errno() == errno.EAGAIN
+    return True, many and ctypes.get_errno() == errno.EAGAIN
 
 
 AVAILABLE, WAITV_AVAILABLE = _probe()

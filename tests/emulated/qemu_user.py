@@ -1,10 +1,12 @@
 """Runs the core and the wheel of another architecture, on a CPU that qemu-user emulates.
 
     python tests/emulated/qemu_user.py [--wheels DIR] [--whole] MACHINE      aarch64 or riscv64
+    python tests/emulated/qemu_user.py --brief MACHINE                       what CI has time for
 
-Three things run: every native test; the conformance programs, on each backend of the architecture; and
-Debian's Python of the architecture with the wheel: waits and broadcasts through the API on each
-backend, and the part of the suite that is about the core (--whole: all of it, which takes long).
+Three things run: every native test (--brief: those of tests/conformance and the short soak); the
+conformance programs, on each backend of the architecture; and, with --wheels, Debian's Python of
+the architecture with the wheel: waits and broadcasts through the API on each backend, and the part
+of the suite that is about the core (--whole: all of it, which takes long).
 
 The emulated WFE, WFET and WRS.STO return at once. So this proves that the instructions are encoded
 right, that the path through them works, and that the loop around them loses nothing; not that
@@ -110,23 +112,26 @@ def recorded(title: str, where: str, *command: str | Path) -> bool:
 # ---- the core ----
 
 
-def core(machine: Machine) -> list[bool]:
+def core(machine: Machine, brief: bool) -> list[bool]:
     """The native tests and the conformance programs, with Debian's C library."""
     compiler = machine.compiler
     libc = debian.unpack(SUITE, machine.debian, ["libc6"])
     runner = [*machine.emulator, "-L", str(libc)]
+    chosen = ["NATIVE_TESTS=$(wildcard tests/conformance/test_*.c)"] if brief else []
     passed = [
         run(
             f"native tests, {machine.where}",
             *("make", "--no-print-directory", f"-j{os.cpu_count()}", "native-test", "WERROR="),
             *(f"CC={compiler}", f"AR={str(compiler).removesuffix('cc')}ar"),
+            *chosen,
             RUNNER=" ".join(runner),
         )
     ]
     folder = ROOT / "build" / "native" / f"{compiler.name}-test"
-    for name in ("test_backend", "test_fallback"):
+    for name, backends in (("test_backend", machine.backends), ("test_fallback", ())):
         title = f"{name}, {machine.name}"
-        passed.append(recorded(title, machine.where, *runner, folder / name, "--force"))
+        program = folder / name
+        passed.append(recorded(title, machine.where, *runner, program, "--force", *backends))
     return passed
 
 
@@ -201,18 +206,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheels", type=Path, help="the folder of the wheel, to be run too")
     parser.add_argument("--whole", action="store_true", help="the whole suite, not a part")
+    parser.add_argument("--brief", action="store_true", help="not every native test")
     parser.add_argument("machine", choices=[machine.name for machine in MACHINES])
     options = parser.parse_args()
     (machine,) = (machine for machine in MACHINES if machine.name == options.machine)
-    if machine.name == platform.machine():
-        parser.error("this machine needs no emulator: make check-wheels")
     try:
-        passed = core(machine)
+        if machine.name == platform.machine():
+            raise UnavailableError("this machine is one: make native-test check-wheels")
+        passed = core(machine, options.brief)
         if options.wheels:
             wheel = find_wheel(machine, options.wheels.resolve())
             passed += api(machine, interpreter(machine, wheel), options.whole)
     except UnavailableError as error:
-        skip(error)
+        skip(UnavailableError(f"emulated {machine.name}: {error}"))
     if not all(passed):
         raise SystemExit(f"error: {machine.where}: {passed.count(False)} of {len(passed)} failed")
 
