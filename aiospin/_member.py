@@ -170,7 +170,12 @@ class Member:
                 rehearsed, rehearsing = rehearsing, False
                 try:
                     ready = (not rehearsed and self._look(deadline_ns)) or block(
-                        self._target, deadline_ns, self._policy, *names, depth=depth + 1
+                        self._target,
+                        deadline_ns,
+                        self._policy,
+                        *names,
+                        depth=depth + 1,
+                        rehearsed=rehearsed,
                     )
                 finally:
                     self._stop_waiting(ready)

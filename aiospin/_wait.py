@@ -69,7 +69,6 @@ def suspend(
     # A plain function, as each frame between a task and its wait has to be run through by every message.
     if not deadline_ns:
         return _too_late()
-    _budget.left = BUDGET
     return current_loop().suspend(
         target,
         deadline_ns,
@@ -93,6 +92,7 @@ def block(
     function: str,
     instead: str,
     depth: int = 0,
+    rehearsed: bool = False,
 ) -> bool | None:
     """The blocking form of suspend().
 
@@ -103,7 +103,8 @@ def block(
     if not deadline_ns:
         core.count("timed_out", 1)
         return False
-    warn_if_on_loop(function, instead, depth + 1)
+    if not rehearsed:  # then it was said
+        warn_if_on_loop(function, instead, depth + 1)
     return target.run(deadline_ns, Pace(target, policy).rest(), policy)
 
 

@@ -113,7 +113,7 @@ class AsyncioLoop:
                     over = await self._in_slices(
                         target, min(until_ns, deadline_ns), policy, pace.rehearsed
                     )
-            except (asyncio.CancelledError, GeneratorExit):
+            except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
                 core.count("cancelled", 1)
                 raise
             if over is None:
@@ -135,11 +135,11 @@ class AsyncioLoop:
 
         :param rested: the task has just slept, so others need not run first.
         """
-        self.slicing = True
         busy_passes = 0
         began = core.now_ns()
         recheck_at_ns = began + target.recheck_ns
         try:
+            self.slicing = True
             while True:
                 if rested:
                     rested = False
@@ -276,8 +276,8 @@ class AsyncioLoop:
         self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
     ) -> bool:
         ticket = AsyncioTicket(self, asyncio.get_running_loop(), target, waiter)
-        target.submit(waiter, ticket, deadline_ns, pace.rest(), policy)
         try:
+            target.submit(waiter, ticket, deadline_ns, pace.rest(), policy)
             status = await ticket.future
         except GeneratorExit:
             # The coroutine was dropped, perhaps with its loop: no awaiting any more.

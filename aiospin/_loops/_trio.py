@@ -116,10 +116,10 @@ class TrioLoop:
 
     async def _in_slices(self, target: Target, until_ns: int, policy: WaitPolicy) -> bool | None:
         """Spin on the run's own thread. None: the run has other work, spin beside it."""
-        self._slicing = True
         busy_passes = 0
         recheck_at_ns = core.now_ns() + target.recheck_ns
         try:
+            self._slicing = True
             while True:
                 now = core.now_ns()
                 left_ns = max(until_ns - now, 0)

@@ -16,8 +16,9 @@
  *         if (plan.spin_from_ns > now) {
  *             park until plan.spin_from_ns, notified at any time (ASP_FOREVER: without limit)
  *             look; if there is a message: outcome(ASP_PREDICT_WOKEN, spun), taken
- *             if the timer ended the sleep: asp_predict_overslept(p, plan.spin_from_ns, now)
+ *             if the timer ended the sleep: due = plan.spin_from_ns; get ready to spin
  *         }
+ *         with the first spin after a sleep: asp_predict_overslept(p, due, now)
  *         spin until plan.spin_until_ns; spun += what it took
  *         a message came: outcome(ASP_PREDICT_SPUN, spun), taken
  *     }
@@ -113,7 +114,7 @@ typedef struct asp_predict {
     /* CPU of one park, its wake and the way back: what may be lost in a wait for something that
      * cannot be foreseen, and the shortest sleep worth a timer */
     uint32_t park_cpu_ns;
-    uint32_t parks; /* planned so far */
+    uint32_t parks; /* so far */
     uint32_t since_parked, since_spun; /* waits since each of the two was measured */
     asp_predict_statistics statistics;
 } asp_predict;
@@ -133,9 +134,11 @@ asp_plan asp_predict_plan(asp_predict *p, uint64_t now_ns, const asp_price *pric
  * was there. */
 void asp_predict_overslept(asp_predict *p, uint64_t due_ns, uint64_t woke_ns);
 
-/* Is the CPU of the park now planned to be measured, and told to asp_predict_park_cpu? Asked once
- * per park. */
-bool asp_predict_wants_cpu(asp_predict *p);
+/* Is the CPU of the park now planned to be measured, and told to asp_predict_park_cpu? */
+bool asp_predict_wants_cpu(const asp_predict *p);
+
+/* A park is over. */
+void asp_predict_parked(asp_predict *p);
 
 /* A park, its wake and the way back took so much of the thread's CPU. */
 void asp_predict_park_cpu(asp_predict *p, uint64_t cpu_ns);

@@ -143,6 +143,7 @@ asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
             count ? asp_futex_wait(words, count, until)
                   : asp_sleep_until(earlier(until, asp_after(now, asp_pace_sleep(pace))));
         if (slack_ns) asp_timer_slack(slack_ns);
+        if (pace->predict) asp_predict_parked(pace->predict);
         if (cpu) asp_predict_park_cpu(pace->predict, asp_left(asp_thread_cpu_ns(), cpu));
         ASP_COUNT(parks, 1);
         pace->parked = true;

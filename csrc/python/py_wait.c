@@ -232,6 +232,7 @@ static PyObject *wait_woken(asp_py_wait *self, PyObject *argument) {
     if (!asp_u64(argument, &due_ns) || !enter_to_look(self)) return NULL;
     bool ready = self->watch->look(self->watch);
     self->caught = false;
+    if (self->watch->predict) asp_predict_parked(self->watch->predict);
     if (self->cpu_begun_ns && self->watch->predict) {
         asp_predict_park_cpu(self->watch->predict, asp_left(asp_thread_cpu_ns(), self->cpu_begun_ns));
         self->cpu_begun_ns = 0;

@@ -188,6 +188,7 @@ static inline double wait_predicted(reader *r, double published) {
             r->parks++;
             if (asp_predict_wants_cpu(&r->predict))
                 asp_predict_park_cpu(&r->predict, (uint64_t)m->park_cpu);
+            asp_predict_parked(&r->predict);
             if (published < timer) {
                 /* A message that comes while the timer is on its way does not wait for a wake of
                  * its own. */

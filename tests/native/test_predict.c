@@ -448,7 +448,7 @@ static void nothing_costs_more_than_the_better_of_spinning_and_parking(void) {
         for (unsigned i = 0; i < PROCESSES; i++) {
             const char *name = every_process[i].name;
             const figures f = measure(machines[k], &every_process[i]);
-            CHECK_MOST(f.cost, 1.1);
+            CHECK_MOST(f.cost, 1.15);
             CHECK_MOST(f.p99, 1.02 * f.park_p99);
             sum += f.cost;
         }
@@ -739,7 +739,10 @@ static void freaks_are_not_learned(void) {
 static void one_park_of_sixteen_is_measured(void) {
     asp_predict p;
     asp_predict_init(&p);
-    for (unsigned i = 0; i < 1600; i++) CHECK(asp_predict_wants_cpu(&p) == (i % 16 == 0));
+    for (unsigned i = 0; i < 1600; i++) {
+        CHECK(asp_predict_wants_cpu(&p) == (i % 16 == 0));
+        asp_predict_parked(&p);
+    }
 }
 
 static void take_parks(asp_predict *p, uint64_t cpu_ns, unsigned count) {
@@ -747,7 +750,7 @@ static void take_parks(asp_predict *p, uint64_t cpu_ns, unsigned count) {
 }
 
 static void the_cpu_of_a_park_is_measured(void) {
-    static const uint64_t costs[] = {100000, 3000, 30000, 500}; /* each after the one before */
+    static const uint64_t costs[] = {40000, 3000, 30000, 500}; /* each after the one before */
     asp_predict p;
     asp_predict_init(&p);
     uint64_t last = SECONDS(1);
@@ -778,7 +781,7 @@ static void the_work_of_others_is_no_cost_of_a_park(void) {
     take_parks(&p, 150000, 30);
     const uint32_t raised = p.park_cpu_ns;
     take_parks(&p, 5000, 10);
-    CHECK_SAY(raised > 100000 && p.park_cpu_ns < 15000, "%u, then %u", raised, p.park_cpu_ns);
+    CHECK_SAY(raised > 40000 && p.park_cpu_ns < 15000, "%u, then %u", raised, p.park_cpu_ns);
 }
 
 static void the_cpu_of_a_park_has_bounds(void) {
@@ -787,7 +790,7 @@ static void the_cpu_of_a_park_has_bounds(void) {
     take_parks(&p, UINT64_MAX, 1);
     CHECK_SAY(p.park_cpu_ns < 9000, "one freak: %u", p.park_cpu_ns);
     take_parks(&p, UINT64_MAX, 1000);
-    CHECK_SAY(p.park_cpu_ns > 150000 && p.park_cpu_ns <= 200000, "%u", p.park_cpu_ns);
+    CHECK_SAY(p.park_cpu_ns > 45000 && p.park_cpu_ns <= 50000, "%u", p.park_cpu_ns);
     /* a clock of ticks says nothing most of the time, and then a tick */
     take_parks(&p, 0, 1000);
     CHECK_SAY(p.park_cpu_ns < 10, "%u", p.park_cpu_ns);
