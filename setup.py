@@ -112,7 +112,8 @@ def native() -> Extension:
         macros.append(("ASP_DEBUG", None))
         undef_macros.append("NDEBUG")
     elif sanitize:
-        compile_args += ["-O1", "-g", "-fno-omit-frame-pointer"]
+        # Python's own flags have -fwrapv, under which no signed overflow is an error.
+        compile_args += ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv"]
     else:
         # Python's own flags have -g; what ships carries neither symbols nor unused functions.
         compile_args += ["-O2", "-g0", "-ffunction-sections", "-fdata-sections"]

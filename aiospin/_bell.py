@@ -74,9 +74,10 @@ class Bell:
     def door(self) -> select.epoll:
         """Both in one, for a loop that lets a task wait for one descriptor."""
         if self._door is None:
-            self._door = select.epoll()
+            door = select.epoll()
             for fd in (self._fifo, self._timer):
-                self._door.register(fd, select.EPOLLIN)
+                door.register(fd, select.EPOLLIN)
+            self._door = door
         return self._door
 
     def ready(self) -> bool:

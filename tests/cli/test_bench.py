@@ -76,17 +76,17 @@ def test_the_moving_average_is_the_formula() -> None:
     average = MovingAverage(CANDIDATES["average"].policy)
     assert average.grace == SHORTEST, "nothing is known"
     now = 10**9
-    for _ in range(2):  # a gap of 1 ms: B^2/T is B, 1 ms
+    for _ in range(2):  # a gap of 1 ms: B^2/T is B/2, 0.25 ms
         policy = average.arrived(now)
         now += 1_000_000
-    assert average.grace == pytest.approx(1e-3)
-    assert policy.max_spin == pytest.approx(1e-3, abs=1e-6)
+    assert average.grace == pytest.approx(0.25e-3)
+    assert policy.max_spin == pytest.approx(0.25e-3, abs=1e-6)
     average.arrived(now + 7_000_000)  # a gap of 8 ms: T becomes 1 + 7/8 ms
-    assert average.grace == pytest.approx(1e-6 / 1.875e-3)
+    assert average.grace == pytest.approx(0.25e-6 / 1.875e-3)
 
 
 @pytest.mark.parametrize(
-    ("gap_ns", "grace"), [(100_000, LONGEST), (10_000_000_000, SHORTEST), (5_000_000, 0.2e-3)]
+    ("gap_ns", "grace"), [(100_000, LONGEST), (10_000_000_000, SHORTEST), (5_000_000, 0.05e-3)]
 )
 def test_the_moving_average_has_limits(gap_ns: int, grace: float) -> None:
     average = MovingAverage(CANDIDATES["average"].policy)
