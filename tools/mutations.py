@@ -634,7 +634,7 @@ MUTANTS = (
     Mutant(
         "the waiter thread keeps the CPU from the writers that it waits for",
         WAITER,
-        "            asp_step_back(now);\n",
+        "            asp_step_back(&yield_ns, now);\n",
         "",
         "test test_waiter",
     ),

@@ -16,15 +16,11 @@
  * 42 us.) */
 #define YIELD_NS 10000u
 
-static _Thread_local uint64_t next_yield_ns;
-
-bool asp_steps_back(uint64_t now_ns) { return now_ns >= next_yield_ns; }
-
-uint64_t asp_step_back(uint64_t now_ns) {
-    if (!asp_steps_back(now_ns)) return now_ns;
+uint64_t asp_step_back(uint64_t *next_ns, uint64_t now_ns) {
+    if (now_ns < *next_ns) return now_ns;
     sched_yield();
     now_ns = asp_now_ns();
-    next_yield_ns = asp_after(now_ns, YIELD_NS);
+    *next_ns = asp_after(now_ns, YIELD_NS);
     return now_ns;
 }
 
@@ -56,13 +52,13 @@ bool asp_spin_step(asp_watch *watch, bool armed, uint64_t slice_ns) {
 
 bool asp_spin(asp_watch *watch, uint64_t until_ns, bool hardware) {
     bool armed = hardware && asp_one_line(watch);
-    uint64_t start = asp_now_ns(), now = start;
+    uint64_t start = asp_now_ns(), now = start, yield_ns = asp_after(start, YIELD_NS);
     bool ready;
     for (;;) {
         ready = asp_spin_step(watch, armed, asp_left(until_ns, now));
         now = asp_now_ns();
         if (ready || now >= until_ns) break;
-        now = asp_step_back(now);
+        now = asp_step_back(&yield_ns, now);
     }
     ASP_COUNT(spin_ns, now - start);
     return ready;

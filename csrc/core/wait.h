@@ -61,11 +61,9 @@ const asp_selection *asp_current(void);
 bool asp_one_line(const asp_watch *watch);
 
 /* A thread that spins looks busy with work, so the scheduler lets a writer that wakes on the same CPU wait for
- * milliseconds: until the spin for its message ends. So every spinner calls this, which yields now and then.
- * Returns the time, which was now_ns. */
-uint64_t asp_step_back(uint64_t now_ns);
-/* Would it yield now? For those who hold a lock. */
-bool asp_steps_back(uint64_t now_ns);
+ * milliseconds: until the spin for its message ends. So every spinner calls this, which yields when *next_ns has
+ * come, and then says when to yield next (0 at first: now). Returns the time, which was now_ns. */
+uint64_t asp_step_back(uint64_t *next_ns, uint64_t now_ns);
 
 /* One bounded step of spinning on a watch: armed when `armed`, else a pause. Returns whether it is ready. */
 bool asp_spin_step(asp_watch *watch, bool armed, uint64_t slice_ns);

@@ -238,7 +238,7 @@ asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {
     }
     waiter->running = true;
     asp_timer_slack(1); /* predicted sleeps end when they are due; the thread is the waiter's own */
-    uint64_t idle_until = 0 /* has tickets, or has not looked yet */, cold_look = 0;
+    uint64_t idle_until = 0 /* has tickets, or has not looked yet */, cold_look = 0, yield_ns = 0;
     bool woken = false;
     while (!waiter->done && !waiter->stopped) {
         uint64_t now = asp_now_ns();
@@ -261,9 +261,9 @@ asp_status asp_waiter_run(asp_waiter *waiter, uint64_t idle_ns) {
         woken = false;
         const bool hot = waiter->hot;
         if (hot) spin(waiter, now);
-        if (hot && asp_steps_back(now)) {
+        if (hot && now >= yield_ns) {
             leave(waiter); /* whoever runs meanwhile may want the lock */
-            asp_step_back(now);
+            asp_step_back(&yield_ns, now);
             pthread_mutex_lock(&waiter->lock);
         }
         if (!hot && everything) woken = park(waiter, due); /* else: the deadlines of all must be known first */

@@ -135,7 +135,7 @@ static PyObject *wait_spin(asp_py_wait *self, PyObject *const *args, Py_ssize_t 
     ready = asp_spin(self->watch, asp_after(begun, budget_ns), hardware);
     const uint64_t ended = asp_now_ns();
     self->spun_ns += ended - begun;
-    if (!ready) asp_step_back(ended);
+    if (!ready) asp_step_back(&self->yield_ns, ended); /* a slice is too short for asp_spin to */
     Py_END_ALLOW_THREADS
     if (ready) {
         ASP_COUNT(spun, 1);

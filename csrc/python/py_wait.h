@@ -17,12 +17,13 @@ typedef struct asp_py_wait {
         asp_predicate predicate;
         asp_changed changed;
     } on;
-    asp_price price;     /* of the plan of the wait under way */
-    uint64_t spun_ns;    /* it spent spinning so far */
-    bool planned;        /* a plan was asked for, and its outcome is not known */
+    asp_price price;       /* of the plan of the wait under way */
+    uint64_t spun_ns;      /* it spent spinning so far */
     uint64_t cpu_begun_ns; /* of this thread when it parked, if that park is measured; else 0 */
-    uint64_t due_ns;     /* of a sleep that its timer ended, until a spin begins; else 0 */
-    bool caught;         /* the last look that was true was one of a spin */
+    uint64_t due_ns;       /* of a sleep that its timer ended, until a spin begins; else 0 */
+    uint64_t yield_ns;     /* when a spin in slices yields next */
+    bool planned;          /* a plan was asked for, and its outcome is not known */
+    bool caught;           /* the last look that was true was one of a spin */
     asp_ticket ticket;
     uint32_t busy; /* a thread is inside a method; pairs with itself */
 } asp_py_wait;
