@@ -106,9 +106,9 @@ class Bell:
     def _make_fifo(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()  # of a reader that died in this slot, whose lock is ours now
-        os.mkfifo(self._path, 0o600)
-        self._made = True
+        self._made = True  # before: an interrupt right after the call would leave the file behind
         try:
+            os.mkfifo(self._path, 0o600)
             os.chmod(self._path, self._mode)
             self._fifo = os.open(
                 self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -124,5 +124,7 @@ def _nothing_is_left_behind() -> Iterator[None]:
     if _held() != held:
         gc.collect()  # a failed test's traceback, a cycle of the test's own
     assert _held() == held, "live tickets, pinned buffers"
+    for thread in set(threading.enumerate()) - set(threads):
+        thread.join(5)  # one of anyio's that was told to end, and is about to
     assert threading.enumerate() == threads
     assert _segments() <= segments

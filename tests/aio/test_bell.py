@@ -549,3 +549,21 @@ def test_the_interpreter_ends_quietly_beside_a_sleeper() -> None:
         writer.send_nowait(b"here it is")
         _, errors = child.communicate(timeout=30)
         assert (child.returncode, errors) == (0, "")
+
+
+@bells_ring
+def test_an_interrupt_right_after_the_fifo_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = os.mkfifo
+
+    def interrupted(path: Path, mode: int) -> None:
+        make(path, mode)
+        raise KeyboardInterrupt
+
+    with BroadcastWriter.create() as writer:
+        reader = BroadcastReader.attach(writer.handle)
+        monkeypatch.setattr(os, "mkfifo", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader._bell.ready()
+        assert not reader._bell._path.exists()
+        assert not reader._bell.ready()
+        reader.close()

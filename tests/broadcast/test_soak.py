@@ -18,7 +18,7 @@ SOAK = Path(__file__).parents[1] / "soak" / "soak.py"
 @pytest.mark.parametrize("seed", [1, 2])
 def test_soak(seed):
     """Writers and readers that are killed at random; nothing is lost, torn or out of order."""
-    messages = scaled(20_000, 2_000)  # or as many as go into a few seconds
+    messages = scaled(20_000, 8_000)  # or as many as go into a few seconds
     done = subprocess.run(
         [
             sys.executable,
