@@ -136,6 +136,9 @@ class Member:
                 result = operation()
                 if result is not None:
                     return result
+        except ClosedResourceError:
+            _end_with_the_process()
+            raise
         finally:
             if rehearsing:
                 core.count("parked", 1)  # the rehearsal ended the wait
@@ -185,6 +188,9 @@ class Member:
                 result = operation()
                 if result is not None:
                     return result
+        except ClosedResourceError:
+            _end_with_the_process()
+            raise
         finally:
             if rehearsing:
                 core.count("parked", 1)  # the rehearsal ended the wait
@@ -218,8 +224,6 @@ class Member:
     def _stop_waiting(self, ready: bool | None) -> None:
         """:param ready: None: for a rehearsal, which ends the wait only if there is something after all."""
         self._target.wait.ended(ready)
-        if self._closed:
-            _end_with_the_process()
         with self._lock:
             self._waiting = False
             if self._closed:
