@@ -44,8 +44,8 @@ class WaitPolicy:
     max_sleep: float = 1e-3
     predict: bool = True
     hardware: bool = True
-    # The knee, by benchmarks/predict_simulation.py and peers.py: below 20 a stream of 7 ms with 5 % of normal
-    # jitter is not worth a spin, above 30 one of 10 ms takes more than 6 % of a CPU of a small VM.
+    # benchmarks/predict_simulation.py, table "price": at 10 a stream of 7 ms with 5 % of jitter is not worth its
+    # spin. More than this buys little, for much CPU where sleeps end late.
     price: float = 25.0
 
     def __post_init__(self) -> None:
