@@ -26,6 +26,7 @@ from aiospin._errors import (
 )
 from aiospin._flag import Flag
 from aiospin._include import get_include
+from aiospin._pace import Prediction
 from aiospin._policy import WaitPolicy
 from aiospin._predicate import (
     Predicate,
@@ -38,7 +39,7 @@ from aiospin._predicate import (
     lt,
     ne,
 )
-from aiospin._reader import BroadcastReader, Prediction, ReaderStatistics, ReadSlot
+from aiospin._reader import BroadcastReader, ReaderStatistics, ReadSlot
 from aiospin._segment import BroadcastHandle
 from aiospin._wait import spinloop, wait_for_flag, wait_for_flag_sync
 from aiospin._waiter import Waiter

@@ -28,21 +28,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # A member that waits asks this often whether the other side still lives: the kernel drops the lock
-# of a process that dies, but tells nobody. Twenty looks a second keep what survivors wait under 100 ms;
-# benchmarks/idle_cost.py prints what they cost.
+# of a process that dies, but tells nobody. Twenty looks a second keep what survivors wait under 100 ms.
 LIVENESS_NS: Final = 50_000_000
+# The compiled core asks by itself (ASP_RECHECK_NS), for a third of the CPU: benchmarks/idle_cost.py, "blocked". What
+# is left to Python then is to say, once a wait, who holds the writer up.
+GUARDED_NS: Final = 1_000_000_000
 
 
 class _MemberTarget(RecheckedTarget):
     """The ring's next move, and between two looks at it the question whether the other side still lives."""
 
-    __slots__ = ("_member",)
+    __slots__ = ("_guarded", "_member")
 
     recheck_ns = LIVENESS_NS
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, guarded: bool) -> None:
         super().__init__(member._ring.wait)
         self._member = weakref.ref(member)  # no cycle: a dropped member closes at once
+        self._guarded = guarded
+
+    @property
+    def rest_ns(self) -> int:
+        return GUARDED_NS if self._guarded else self.recheck_ns
 
     @property
     def bell(self) -> Bell | None:  # type: ignore[override]
@@ -71,7 +78,7 @@ class Member:
     def __init__(self, segment: Segment, policy: WaitPolicy) -> None:
         self._segment = segment
         self._policy = policy
-        self._target = _MemberTarget(self)
+        self._target = _MemberTarget(self, self._ring.guard(segment.lock_fd))
         # Between close() and a wait, whose two ends and whose questions about the peer may be in another thread.
         self._lock = threading.RLock()
         self._closed = False
@@ -249,6 +256,7 @@ class Member:
             self._say_goodbye()
             self._closed = True
             _members.discard(self)
+            self._ring.guard(None)
             self._segment.drop_lock()
             if not self._waiting:
                 self._let_go()

@@ -217,6 +217,11 @@ class RingWriter:
 
     def drop_before(self, position: int, /) -> None:
         """drop_oldest: drop what lies before that position, one that was head once."""
+    def guard(self, lock_fd: int | None, /) -> bool:
+        """Have waits on this end end, as timed out, soon after a member of the other side has died; asked with the
+        descriptor that this end's own lock belongs to. None: no more, before it is closed. From any thread. False:
+        it cannot; ask yourself."""
+
     def suspend(self) -> None:
         """Claim the wait for one caller; BusyResourceError if another has it, also from send and claim
         until resume()."""
@@ -318,6 +323,9 @@ class RingReader:
 
     def bell_unpark(self) -> bool:
         """No longer parked. False: it was rung, and a byte is in the FIFO or on its way."""
+
+    def guard(self, lock_fd: int | None, /) -> bool:
+        """As of RingWriter."""
 
     def suspend(self) -> None: ...
     def resume(self) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiospin._core import core
@@ -11,11 +12,27 @@ if TYPE_CHECKING:
     from aiospin._target import Target
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """Whether it paid to foresee when messages come, or when a writer has room again."""
+
+    predicted: int
+    """Waits that a planned spin ended."""
+    early: int
+    """Messages, or room, that came before the spin planned for them."""
+    late: int
+    """Waits whose spin ended without it."""
+    spun_caught_ns: int
+    """Nanoseconds spun in waits that a spin ended."""
+    spun_lost_ns: int
+    """Nanoseconds spun in all others."""
+
+
 class Pace:
     """The spins and sleeps of one wait, as its target's past and the policy would have them.
 
-    A reader learns when its messages come, and is asked for a plan (csrc/core/predict.h); any other wait
-    spins once, at the start, and stays parked after that.
+    A reader learns when its messages come, and a writer when it has room again: their waits are asked for a plan
+    (csrc/core/predict.h). Any other wait spins once, at the start, and stays parked after that.
     """
 
     __slots__ = ("_planned", "_policy", "_spin_until_ns", "_wait", "rehearsed")

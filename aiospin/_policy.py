@@ -27,7 +27,8 @@ class WaitPolicy:
         spin. A predicted spin lasts as long as is likely to pay, at most 5 ms or this, whichever is longer.
     :param max_sleep: seconds between two looks of a cold wait whose writer does not notify.
     :param predict: learn when messages come, sleep through the gaps, and spin only when the next one is due
-        and it has paid lately. A reader of a broadcast learns; other waits have no past to learn from.
+        and it has paid lately. A reader of a broadcast learns, and its writer when it waits for room; other waits
+        have no past to learn from.
     :param hardware: use the CPU's wait instructions where there are any, instead of a plain pause
         loop.
     :param price: seconds of CPU that are worth spending to save one second of latency; inf: CPU is free

@@ -24,6 +24,7 @@ from aiospin._large import IncomingFiles
 from aiospin._lock import READER_BYTE, WRITER_BYTE
 from aiospin._member import Member
 from aiospin._object import PICKLE, check_codec, check_format, split
+from aiospin._pace import Prediction
 from aiospin._policy import resolve
 from aiospin._segment import BroadcastHandle, Segment
 from aiospin._wait import pause, spend
@@ -36,22 +37,6 @@ if TYPE_CHECKING:
     from aiospin._policy import WaitPolicy
 
 _MAX_SLOTS = 1024  # ASP_RING_MAX_READERS
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Whether it paid to foresee when messages come."""
-
-    predicted: int
-    """Waits that a planned spin ended."""
-    early: int
-    """Messages that came before the spin planned for them."""
-    late: int
-    """Waits whose spin ended without the message."""
-    spun_caught_ns: int
-    """Nanoseconds spun in waits that a spin ended."""
-    spun_lost_ns: int
-    """Nanoseconds spun in all others."""
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,12 @@ class Segment:
         if self._lock_fd is not None:
             _lock.drop(self._lock_fd, byte)
 
+    @property
+    def lock_fd(self) -> int:
+        """The descriptor that the member's lock belongs to, to ask with after those of others; until drop_lock()."""
+        assert self._lock_fd is not None
+        return self._lock_fd
+
     def alive(self, byte: int, count: int = 1) -> bool:
         """Does some other open member hold one of these locks?"""
         assert self._lock_fd is not None

@@ -104,15 +104,30 @@ class Target:
 
 
 class RecheckedTarget(Target):
-    """A watch that Python looks after: whenever it is ready, and every ``recheck_ns`` besides.
+    """A watch that Python looks after: whenever it is ready, and every ``recheck_ns`` besides, or whenever the core
+    ended the wait before its time.
 
     The recheck runs in the thread that waits. One that runs in the waiter thread may be using the
     buffer, so a wait that is given up meanwhile ends only when it has returned.
     """
 
-    __slots__ = ("_deadline_ns", "_error", "_idle", "_planned", "_policy", "_running", "_ticket")
+    __slots__ = (
+        "_deadline_ns",
+        "_error",
+        "_idle",
+        "_planned",
+        "_policy",
+        "_running",
+        "_spin_until_ns",
+        "_ticket",
+    )
 
     recheck_ns: int
+
+    @property
+    def rest_ns(self) -> int:
+        """The same for a wait that the core goes on with by itself."""
+        return self.recheck_ns
 
     def __init__(self, wait: core.Wait) -> None:
         super().__init__(wait)
@@ -140,19 +155,21 @@ class RecheckedTarget(Target):
         return over
 
     def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool | None:
+        spin_until_ns = core.now_ns() + (spin_ns or 0)
         while True:
-            until_ns = min(deadline_ns, core.now_ns() + self.recheck_ns)
-            woken = super().run(until_ns, spin_ns, policy)
+            now = core.now_ns()
+            left_ns = None if spin_ns is None else max(spin_until_ns - now, 0)
+            woken = super().run(min(deadline_ns, now + self.rest_ns), left_ns, policy)
             if woken is None:
                 return None
             over = self.recheck(woken)
-            if not over and not woken and until_ns == deadline_ns:
+            if not over and not woken and core.now_ns() >= deadline_ns:
                 return False
             self._correct_counts(woken, over)
             if over:
                 return True
-            if not woken and spin_ns is not None:
-                spin_ns = 0
+            if woken:
+                spin_until_ns = core.now_ns() + (spin_ns or 0)
 
     def _correct_counts(self, woken: bool, over: bool) -> None:
         """The core counts each of its waits as one that ended; ours may go on, or end without it."""
@@ -174,14 +191,21 @@ class RecheckedTarget(Target):
         with self._idle:
             self._deadline_ns = deadline_ns
             self._planned = spin_ns is None
+            self._spin_until_ns = core.now_ns() + (spin_ns or 0)
             self._policy = policy
             self._ticket = ticket
             self._error = None
-            self._resubmit(waiter, ticket, spin_ns)
+            self._resubmit(waiter, ticket)
 
-    def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int | None) -> None:
-        until_ns = min(self._deadline_ns, core.now_ns() + self.recheck_ns)
-        super().submit(waiter, ticket, until_ns, spin_ns, self._policy)
+    def _resubmit(self, waiter: Waiter, ticket: Ticket) -> None:
+        now = core.now_ns()
+        left_ns = None if self._planned else self._limit(max(self._spin_until_ns - now, 0))
+        until_ns = min(self._deadline_ns, now + self.rest_ns)
+        super().submit(waiter, ticket, until_ns, left_ns, self._policy)
+
+    def _limit(self, spin_ns: int) -> int:
+        """How much of that may be spun."""
+        return spin_ns
 
     def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> int | None:
         with self._idle:
@@ -207,8 +231,9 @@ class RecheckedTarget(Target):
             if outcome is None and error is None and ticket is self._ticket:
                 # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
                 try:
-                    spin_ns = self._policy.spin_ns if woken else 0
-                    self._resubmit(waiter, ticket, None if self._planned else spin_ns)
+                    if woken:
+                        self._spin_until_ns = core.now_ns() + self._policy.spin_ns
+                    self._resubmit(waiter, ticket)
                     return None
                 except BaseException as raised:  # the waiter was closed meanwhile
                     error = raised
@@ -298,12 +323,9 @@ class CallableTarget(RecheckedTarget):
         return self._result
 
     def run(self, deadline_ns: int, spin_ns: int | None, policy: WaitPolicy) -> bool | None:
-        return super().run(deadline_ns, self._limit(spin_ns), policy)
+        return super().run(deadline_ns, None if spin_ns is None else self._limit(spin_ns), policy)
 
-    def _resubmit(self, waiter: Waiter, ticket: Ticket, spin_ns: int | None) -> None:
-        super()._resubmit(waiter, ticket, self._limit(spin_ns))
-
-    def _limit(self, spin_ns: int | None) -> int | None:
+    def _limit(self, spin_ns: int) -> int:
         return spin_ns if self.least_sleep_ns <= MAX_SPIN_BYTES * SLEEP_NS_PER_BYTE else 0
 
     def release(self) -> None:

@@ -22,6 +22,7 @@ from aiospin._lock import READER_BYTE
 from aiospin._lookout import Lookout
 from aiospin._member import LIVENESS_NS, Member
 from aiospin._object import BYTES, Frame, check_codec, encode
+from aiospin._pace import Prediction
 from aiospin._policy import resolve
 from aiospin._segment import BroadcastHandle, Segment
 from aiospin._wait import pause, spend, warn_if_on_loop
@@ -66,6 +67,8 @@ class WriterStatistics:
     capacity: int
     """Bytes of the ring."""
     readers: tuple[ReaderState, ...]
+    prediction: Prediction
+    """Of its waits for room."""
 
 
 class BroadcastWriter(Member, ObjectSendStream[Any]):
@@ -181,6 +184,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
                 messages=self._ring.sequence,
                 capacity=self._ring.capacity,
                 readers=tuple(ReaderState(*row) for row in self._ring.readers()),
+                prediction=Prediction(*self._ring.wait.prediction),
             )
 
     # ---- sending ----

@@ -100,7 +100,7 @@ class AsyncioLoop:
         self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
     ) -> bool | None:
         if policy.mode == "thread" or not target.sliceable:
-            return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+            return await self._with_waiter(target, deadline_ns, pace.rest(), policy, waiter)
         while True:
             from_ns, until_ns = pace.next()
             slept = False
@@ -117,7 +117,9 @@ class AsyncioLoop:
                 core.count("cancelled", 1)
                 raise
             if over is None:
-                return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+                if not slept or from_ns >= deadline_ns:
+                    return await self._with_waiter(target, deadline_ns, pace.rest(), policy, waiter)
+                over = await self._beside(target, from_ns, policy, waiter)
             if over:
                 return True
             if core.now_ns() >= deadline_ns:
@@ -272,12 +274,26 @@ class AsyncioLoop:
 
     # ---- with the waiter thread ----
 
+    async def _beside(
+        self, target: Target, until_ns: int, policy: WaitPolicy, waiter: Waiter
+    ) -> bool:
+        """Sleep until a time that was planned, while the waiter thread sleeps on the watch."""
+        if await self._with_waiter(target, until_ns, 0, policy, waiter):
+            return True
+        core.count("timed_out", -1)  # that was no timeout of the caller's
+        return target.wait.woken(until_ns)
+
     async def _with_waiter(
-        self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
+        self,
+        target: Target,
+        deadline_ns: int,
+        spin_ns: int | None,
+        policy: WaitPolicy,
+        waiter: Waiter,
     ) -> bool:
         ticket = AsyncioTicket(self, asyncio.get_running_loop(), target, waiter)
         try:
-            target.submit(waiter, ticket, deadline_ns, pace.rest(), policy)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy)
             status = await ticket.future
         except GeneratorExit:
             # The coroutine was dropped, perhaps with its loop: no awaiting any more.

@@ -85,7 +85,7 @@ class TrioLoop:
         self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
     ) -> bool | None:
         if policy.mode == "thread" or not target.sliceable:
-            return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+            return await self._with_waiter(target, deadline_ns, pace.rest(), policy, waiter)
         self._waits += 1
         pause = self._waits % WAITS_PER_CHECKPOINT == 0 and not pace.rehearsed
         while True:
@@ -105,7 +105,9 @@ class TrioLoop:
                 core.count("cancelled", 1)
                 raise
             if over is None:
-                return await self._with_waiter(target, deadline_ns, pace, policy, waiter)
+                if not slept or from_ns >= deadline_ns:
+                    return await self._with_waiter(target, deadline_ns, pace.rest(), policy, waiter)
+                over = await self._beside(target, from_ns, policy, waiter)
             if over:
                 return True
             if core.now_ns() >= deadline_ns:
@@ -190,8 +192,22 @@ class TrioLoop:
         if bell.sleeper is not None:
             trio.lowlevel.notify_closing(bell.door)
 
+    async def _beside(
+        self, target: Target, until_ns: int, policy: WaitPolicy, waiter: Waiter
+    ) -> bool:
+        """Sleep until a time that was planned, while the waiter thread sleeps on the watch."""
+        if await self._with_waiter(target, until_ns, 0, policy, waiter):
+            return True
+        core.count("timed_out", -1)  # that was no timeout of the caller's
+        return target.wait.woken(until_ns)
+
     async def _with_waiter(
-        self, target: Target, deadline_ns: int, pace: Pace, policy: WaitPolicy, waiter: Waiter
+        self,
+        target: Target,
+        deadline_ns: int,
+        spin_ns: int | None,
+        policy: WaitPolicy,
+        waiter: Waiter,
     ) -> bool:
         ticket = TrioTicket(self, target, waiter, trio.lowlevel.current_task())
 
@@ -203,7 +219,7 @@ class TrioLoop:
             return trio.lowlevel.Abort.FAILED
 
         try:
-            target.submit(waiter, ticket, deadline_ns, pace.rest(), policy)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy)
             status: int = await trio.lowlevel.wait_task_rescheduled(abort)
         except BaseException:
             # Cancelled cleanly above; anything else is a run that is being torn down.

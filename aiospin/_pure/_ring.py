@@ -99,6 +99,10 @@ class End:
     def _watched_by(self, watch: Watch) -> None:
         self._wait = Wait.over(watch)
 
+    def guard(self, lock_fd: int | None) -> bool:  # noqa: ARG002
+        """The compiled core asks after dead peers by itself; this one has them asked after in Python."""
+        return False
+
     def suspend(self) -> None:
         """Claim the wait for one caller; BusyResourceError if another has it, also from what
         sends or receives until resume()."""

@@ -20,6 +20,7 @@
 #define ASP_PARK_H
 
 #include "atomics.h"
+#include "clock.h"
 #include "futex.h"
 
 #define ASP_PARK_SLEEPER 1u /* somebody may be asleep on the word */
@@ -41,12 +42,13 @@ static inline void asp_park_prepare_bell(uint32_t *word) {
 }
 
 /* Wake the sleepers. Returns the bits that were set, 0 when nobody was there: with ASP_PARK_BELL the caller
- * goes on to wake those that are not asleep on the word. */
-static inline uint32_t asp_park_notify(uint32_t *word) {
+ * goes on to wake those that are not asleep on the word. Somebody was: *at_ns, unless NULL, tells them when. */
+static inline uint32_t asp_park_notify_at(uint32_t *word, uint64_t *at_ns) {
     asp_fence(); /* pairs with the fences in asp_park_prepare and asp_park_prepare_bell */
     const uint32_t flags = ASP_PARK_SLEEPER | ASP_PARK_BELL;
     uint32_t seen = asp_load_relaxed_u32(word);
     while (seen & flags) {
+        if (at_ns) asp_store_relaxed_u64(at_ns, asp_now_ns()); /* a statistic, so nothing orders it */
         if (asp_compare_exchange_u32(word, &seen, (seen & ~flags) + ASP_PARK_STEP)) {
             if (seen & ASP_PARK_SLEEPER) asp_futex_wake(word);
             return seen & flags;
@@ -54,5 +56,7 @@ static inline uint32_t asp_park_notify(uint32_t *word) {
     }
     return 0;
 }
+
+static inline uint32_t asp_park_notify(uint32_t *word) { return asp_park_notify_at(word, NULL); }
 
 #endif

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "atomics.h"
+#include "lock.h"
 #include "ring_record.h"
 
 _Static_assert(sizeof(asp_ring_header) == 96, "docs/layout.md");
@@ -168,6 +169,7 @@ asp_status asp_ring_open(void *memory, uint64_t bytes, asp_ring *ring, char *why
         .max_readers = h.max_readers,
         .overflow = (asp_overflow)h.overflow,
         .id = h.id,
+        .lock_fd = ASP_NO_LOCK_FD,
         .control = (asp_ring_control *)(void *)(base + h.writer_offset),
         .readers = (asp_ring_reader_line *)(void *)(base + h.readers_offset),
         .data = base + h.data_offset,
@@ -209,7 +211,7 @@ uint64_t asp_ring_oldest(const asp_ring *ring) {
 void asp_ring_evict(const asp_ring *ring, uint32_t slot) {
     /* pairs with the load in ask_readers() */
     asp_store_release_u32(&ring->readers[slot].state, ASP_READER_FREE);
-    notify(&ring->control->writable.word);
+    notify_writer(ring);
 }
 
 uint32_t asp_ring_active_readers(const asp_ring *ring) {
@@ -219,4 +221,17 @@ uint32_t asp_ring_active_readers(const asp_ring *ring) {
                   !(asp_load_acquire_u64(&ring->readers[slot].cursor) & ASP_CURSOR_JOINING);
     }
     return active;
+}
+
+bool asp_ring_guard(asp_ring *ring, uint32_t lock_fd) {
+    const bool asks = lock_fd != ASP_NO_LOCK_FD && asp_lock_available();
+    asp_store_relaxed_u32(&ring->lock_fd, asks ? lock_fd : ASP_NO_LOCK_FD); /* pairs with asp_ring_member_lives */
+    return asks;
+}
+
+bool asp_ring_member_lives(const asp_ring *ring, uint64_t byte) {
+    /* pairs with asp_ring_guard. Whoever closes the descriptor forbids it first; one that was loaded before may be
+     * another file's by now, which the question does not change, and whose answer the caller checks. */
+    const uint32_t fd = asp_load_relaxed_u32(&ring->lock_fd);
+    return fd == ASP_NO_LOCK_FD || asp_lock_is_taken((int)fd, byte);
 }

@@ -69,7 +69,9 @@ typedef struct asp_ring_writer_line {
 /* An eventcount of park.h. */
 typedef struct asp_ring_park_line {
     uint32_t word;
-    uint8_t pad[ASP_RING_LINE - 4];
+    uint32_t reserved;
+    uint64_t notified_ns; /* of `writable`: when a sleeper was last woken, CLOCK_MONOTONIC; a statistic, 0: unknown */
+    uint8_t pad[ASP_RING_LINE - 16];
 } asp_ring_park_line;
 
 typedef struct asp_ring_control {

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "atomics.h"
+#include "lock.h"
 #include "ring.h"
 #include "ring_record.h"
 
@@ -24,7 +25,7 @@ static void advance(asp_ring_reader *reader, uint64_t bytes, uint64_t messages) 
     /* pairs with the load in ask_readers(): the bytes may be overwritten from here on */
     asp_store_release_u64(&line->cursor, reader->cursor);
     if (ring->overflow == ASP_OVERFLOW_BLOCK) { /* nobody waits for room in the other */
-        notify(&ring->control->writable.word);
+        notify_writer(ring);
     }
 }
 
@@ -165,6 +166,10 @@ static uint64_t reader_published(asp_watch *watch) {
     return asp_load_relaxed_u64(&record_at(&reader->ring, reader->cursor)->published_ns);
 }
 
+static bool reader_peers_live(asp_watch *watch) {
+    return asp_ring_member_lives(&((const asp_ring_reader *)watch)->ring, ASP_LOCK_WRITER);
+}
+
 /* A head and the number of messages before it. */
 static asp_status settled_head(const asp_ring *ring, uint64_t *head, uint64_t *sequence) {
     const asp_ring_writer_line *line = &ring->control->writer;
@@ -216,6 +221,7 @@ asp_status asp_ring_join(asp_ring_reader *reader, const asp_ring *ring, uint32_t
         .watch = {.look = reader_look,
                   .prepare = reader_prepare,
                   .published = reader_published,
+                  .peers_live = reader_peers_live,
                   .predict = &reader->predict,
                   .address = &ring->control->writer.head,
                   .span = sizeof ring->control->writer.head},
@@ -229,7 +235,7 @@ asp_status asp_ring_join(asp_ring_reader *reader, const asp_ring *ring, uint32_t
     asp_predict_init(&reader->predict);
     asp_store_relaxed_u64(&line->sequence, sequence);
     asp_store_release_u64(&line->cursor, head); /* pairs with the load in ask_readers() */
-    notify(&ring->control->writable.word);
+    notify_writer(ring);
     return ASP_READY;
 }
 

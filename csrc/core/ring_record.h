@@ -31,14 +31,20 @@ static inline void *payload_of(asp_record *record) {
     return (uint8_t *)record + ASP_RECORD_BYTES;
 }
 
-static inline uint32_t notify(uint32_t *word) {
-    const uint32_t woken = asp_park_notify(word);
+static inline uint32_t notify(uint32_t *word, uint64_t *at_ns) {
+    const uint32_t woken = asp_park_notify_at(word, at_ns);
     if (woken) {
         ASP_COUNT(notifies, 1);
     } else {
         ASP_COUNT(elided, 1);
     }
     return woken;
+}
+
+/* There may be more room than before. */
+static inline void notify_writer(const asp_ring *ring) {
+    asp_ring_park_line *line = &ring->control->writable;
+    notify(&line->word, &line->notified_ns);
 }
 
 /* Each field is loaded once; in drop_oldest mode the writer may be overwriting them. */

@@ -3,6 +3,7 @@
 
 #include "atomics.h"
 #include "clock.h"
+#include "lock.h"
 #include "ring.h"
 #include "ring_record.h"
 
@@ -99,6 +100,28 @@ static unsigned writer_prepare(asp_watch *watch, asp_futex_word *words, unsigned
     return 1;
 }
 
+/* When there was room: as who made it says if it had to wake us, else now. The stamp is a peer's, so any number: one that
+ * is not of this wait says nothing. */
+static uint64_t writer_published(asp_watch *watch) {
+    asp_ring_writer *writer = (asp_ring_writer *)watch;
+    /* pairs with the store in asp_park_notify_at */
+    const uint64_t told_ns = asp_load_relaxed_u64(&writer->ring.control->writable.notified_ns);
+    const uint64_t now_ns = asp_now_ns();
+    writer->room_ns = told_ns >= writer->predict.begun_ns && told_ns <= now_ns ? told_ns : now_ns;
+    return writer->room_ns;
+}
+
+static bool writer_peers_live(asp_watch *watch) {
+    const asp_ring *ring = &((const asp_ring_writer *)watch)->ring;
+    for (uint32_t slot = 0; slot < ring->max_readers; slot++) {
+        if (asp_load_relaxed_u32(&ring->readers[slot].state) == ASP_READER_ACTIVE &&
+            !asp_ring_member_lives(ring, ASP_LOCK_READER + slot)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 asp_status asp_ring_writer_init(asp_ring_writer *writer, const asp_ring *ring) {
     asp_ring_writer_line *line = &ring->control->writer;
     const uint64_t word = asp_load_acquire_u64(&line->head);
@@ -118,13 +141,18 @@ asp_status asp_ring_writer_init(asp_ring_writer *writer, const asp_ring *ring) {
     }
     asp_store_relaxed_u64(&line->sequence, sequence);
     *writer = (asp_ring_writer){
-        .watch = {.look = writer_look, .prepare = writer_prepare},
+        .watch = {.look = writer_look,
+                  .prepare = writer_prepare,
+                  .published = writer_published,
+                  .peers_live = writer_peers_live,
+                  .predict = &writer->predict},
         .ring = *ring,
         .head = head,
         .sequence = sequence,
         .limit = lossy ? tail + ring->capacity : head,
         .suspect = -1,
     };
+    asp_predict_init(&writer->predict);
     return ASP_READY;
 }
 
@@ -162,6 +190,10 @@ asp_status asp_ring_claim(asp_ring_writer *writer, uint64_t nbytes, void **paylo
     }
     writer->pad = pad;
     writer->claimed = size;
+    if (writer->room_ns) {
+        asp_predict_arrival(&writer->predict, writer->room_ns);
+        writer->room_ns = 0;
+    }
     *payload = payload_of(record_at(ring, writer->head + pad));
     return ASP_READY;
 }
@@ -235,7 +267,7 @@ static void attend_bells(asp_ring_writer *writer) {
 }
 
 void asp_ring_wake_readers(asp_ring_writer *writer) {
-    if (notify(&writer->ring.control->readable.word) & ASP_PARK_BELL) {
+    if (notify(&writer->ring.control->readable.word, NULL) & ASP_PARK_BELL) {
         attend_bells(writer);
     }
 }

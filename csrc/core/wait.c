@@ -105,6 +105,16 @@ static asp_status satisfied(const asp_pace *pace) {
 
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
+bool asp_peers_live(asp_watch *watch) { return !watch->peers_live || watch->peers_live(watch); }
+
+static asp_status timed_out(void) {
+    ASP_COUNT(timed_out, 1);
+    return ASP_TIMED_OUT;
+}
+
+/* ASP_RECHECK_NS have passed. */
+static asp_status come_up(asp_watch *watch) { return asp_peers_live(watch) ? ASP_INTERRUPTED : timed_out(); }
+
 asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
     uint64_t now = asp_now_ns(), recheck = asp_after(now, ASP_RECHECK_NS);
     asp_futex_word words[ASP_WATCH_WORDS];
@@ -119,16 +129,13 @@ asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
             now = asp_now_ns();
             pace->spun_ns += now - begun;
             if (ready) return satisfied(pace);
-            if (until == recheck) return ASP_INTERRUPTED;
+            if (until == recheck) return come_up(watch);
         }
         pace->spinning = false;
         unsigned count = watch->prepare ? watch->prepare(watch, words, ASP_WATCH_WORDS) : 0;
         if (watch->look(watch)) return satisfied(pace);
-        if (now >= deadline_ns) {
-            ASP_COUNT(timed_out, 1);
-            return ASP_TIMED_OUT;
-        }
-        if (now >= recheck) return ASP_INTERRUPTED;
+        if (now >= deadline_ns) return timed_out();
+        if (now >= recheck) return come_up(watch);
         uint64_t until = earlier(deadline_ns, recheck);
         bool until_spin = pace->spin_from_ns > now && pace->spin_from_ns < until;
         if (until_spin) until = pace->spin_from_ns;

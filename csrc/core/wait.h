@@ -19,10 +19,11 @@
 #define ASP_FIRST_SLEEP_NS 50000u
 /* Words that one watch may ask to be woken by; a watch with more looks again by itself. */
 #define ASP_WATCH_WORDS 32u
-/* A blocking wait comes up this often to let Python look for signals: one that arrives between
- * that look and the system call interrupts nothing. 100 ms is soon for a person at Ctrl-C,
- * and ten wakes a second cost under 0.1 % of a core (benchmarks/idle_cost.py). */
-#define ASP_RECHECK_NS 100000000u
+/* A wait comes up this often to ask whether the other side lives, since a death wakes nobody, and a blocking one
+ * to let Python look for signals as well: one that arrives between that look and the system call interrupts
+ * nothing. 90 ms is soon for a person at Ctrl-C and keeps what survivors wait under 100 ms; eleven wakes a second
+ * cost 0.1 % of a core (benchmarks/idle_cost.py). */
+#define ASP_RECHECK_NS 90000000u
 
 /* How one wait goes on. Start it with asp_pace_start. */
 typedef struct asp_pace {
@@ -65,14 +66,17 @@ bool asp_one_line(const asp_watch *watch);
  * come, and then says when to yield next (0 at first: now). Returns the time, which was now_ns. */
 uint64_t asp_step_back(uint64_t *next_ns, uint64_t now_ns);
 
+/* peers_live of a watch. */
+bool asp_peers_live(asp_watch *watch);
+
 /* One bounded step of spinning on a watch: armed when `armed`, else a pause. Returns whether it is ready. */
 bool asp_spin_step(asp_watch *watch, bool armed, uint64_t slice_ns);
 
 /* Spin until ready (true) or until_ns. */
 bool asp_spin(asp_watch *watch, uint64_t until_ns, bool hardware);
 
-/* Wait in the calling thread. ASP_READY, ASP_TIMED_OUT, or ASP_INTERRUPTED: let signal handlers run, then
- * call again with the same pace. ASP_DUE where the pace rehearses: a planned sleep is over, so walk the way
+/* Wait in the calling thread. ASP_READY, ASP_TIMED_OUT (before the deadline: somebody died whom it waits for), or
+ * ASP_INTERRUPTED: let signal handlers run, then call again with the same pace. ASP_DUE where the pace rehearses: a planned sleep is over, so walk the way
  * that a message will take while there is time, and call again with a pace that has its due_ns. The caller has
  * looked once already. */
 asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns);

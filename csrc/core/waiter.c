@@ -136,6 +136,12 @@ static void *take_live(asp_waiter *waiter, asp_ticket *ticket) {
     return token;
 }
 
+/* When the peers of a ticket are asked after next. Those of all tickets together: a thousand of them each at its own
+ * moment would never let the thread sleep. */
+static uint64_t next_recheck(const asp_watch *watch, uint64_t now) {
+    return watch->peers_live ? asp_after(now - now % ASP_RECHECK_NS, ASP_RECHECK_NS) : ASP_FOREVER;
+}
+
 /* Look at tickets [from, to); complete those that are ready or late. Backwards, because completing
  * one moves another, already looked at, into its place. Returns when the next of them is due: one that turns hot
  * may keep another from being looked at in this pass, but then the thread does not sleep after it. */
@@ -145,9 +151,12 @@ static uint64_t look_at(asp_waiter *waiter, size_t from, size_t to, uint64_t now
         asp_ticket *ticket = waiter->table[i];
         if (ticket->watch->look(ticket->watch)) {
             complete(waiter, ticket, ASP_READY);
-        } else if (now >= ticket->deadline_ns) {
+        } else if (now >= ticket->deadline_ns ||
+                   (now >= ticket->recheck_ns && !asp_peers_live(ticket->watch))) {
             complete(waiter, ticket, ASP_TIMED_OUT);
         } else {
+            if (now >= ticket->recheck_ns) ticket->recheck_ns = next_recheck(ticket->watch, now);
+            if (ticket->recheck_ns < due) due = ticket->recheck_ns;
             const uint64_t due_spin = ticket->pace.spin_from_ns;
             const bool spins = asp_pace_spins(&ticket->pace, now), hot = i < waiter->hot;
             if (hot && !spins) {
@@ -305,6 +314,7 @@ asp_status asp_waiter_submit(asp_waiter *waiter, asp_ticket *ticket, asp_watch *
         ticket->deadline_ns = deadline_ns;
         ticket->pace = *pace;
         ticket->next_look_ns = 0;
+        ticket->recheck_ns = next_recheck(watch, asp_now_ns());
         ticket->state = ASP_TICKET_LIVE;
         ASP_COUNT(live_tickets, 1);
         put(waiter, waiter->count++, ticket);

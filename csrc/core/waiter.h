@@ -30,6 +30,7 @@ struct asp_ticket { /* zeroed before its first use; all fields belong to the wai
     uint64_t deadline_ns;
     uint64_t look_every_ns; /* while cold and not notified */
     uint64_t next_look_ns;
+    uint64_t recheck_ns;   /* when to ask whether its peers live */
     size_t place;          /* in the table while LIVE */
     asp_ticket *next;      /* in the list of completions while DONE */
     asp_ticket **link;     /* what points at it there */

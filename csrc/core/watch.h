@@ -29,6 +29,9 @@ struct asp_watch {
     uint64_t (*published)(asp_watch *watch);
     /* What was learned of when it turns ready; NULL: nothing. */
     asp_predict *predict;
+    /* Do all live whom this waits for? Asked every ASP_RECHECK_NS of a wait; false ends it as timed out, for the
+     * caller to find out who died. Never blocks. NULL is the same as a function that returns true. */
+    bool (*peers_live)(asp_watch *watch);
 };
 
 #endif

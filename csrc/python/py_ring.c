@@ -86,6 +86,12 @@ PyObject *asp_py_end_wait(asp_py_end *self, asp_watch *watch) {
     return wait;
 }
 
+PyObject *asp_py_end_guard(asp_ring *ring, PyObject *lock_fd) {
+    uint32_t fd = ASP_NO_LOCK_FD;
+    if (lock_fd != Py_None && !asp_u32(lock_fd, &fd)) return NULL;
+    return PyBool_FromLong(asp_ring_guard(ring, fd));
+}
+
 PyObject *asp_py_end_suspend(asp_py_end *self, const char *action) {
     if (!asp_py_end_enter(self, action)) return NULL;
     asp_store_release_u32(&self->suspended, 1);

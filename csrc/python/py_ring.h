@@ -32,6 +32,8 @@ PyObject *asp_py_end_message(asp_py_end *self, const void *payload, uint64_t len
 /* The Wait on this end's watch; always the same. */
 PyObject *asp_py_end_wait(asp_py_end *self, asp_watch *watch);
 
+/* The method guard of both ends. */
+PyObject *asp_py_end_guard(asp_ring *ring, PyObject *lock_fd);
 PyObject *asp_py_end_suspend(asp_py_end *self, const char *action);
 PyObject *asp_py_end_resume(asp_py_end *self, PyObject *unused);
 /* Unpin, drop the views. False with an exception set: the wait on it is submitted. */

@@ -368,6 +368,10 @@ static PyObject *reader_bell_unpark(asp_py_reader *self, PyObject *unused) {
     return PyBool_FromLong(unparked);
 }
 
+static PyObject *reader_guard(asp_py_reader *self, PyObject *lock_fd) {
+    return asp_py_end_guard(&self->ring.ring, lock_fd);
+}
+
 static PyObject *reader_suspend(asp_py_reader *self, PyObject *unused) {
     (void)unused;
     return asp_py_end_suspend(&self->end, RECEIVING);
@@ -439,6 +443,7 @@ static PyMethodDef reader_methods[] = {
     ASP_METHOD("bell", reader_bell, METH_NOARGS, "Where the doorbell stands, asp_bell."),
     ASP_METHOD("bell_park", reader_bell_park, METH_NOARGS, "Park on the bell; False: not now."),
     ASP_METHOD("bell_unpark", reader_bell_unpark, METH_NOARGS, "No longer parked; False: it was rung."),
+    ASP_METHOD("guard", reader_guard, METH_O, "Have waits ask who lives, with this descriptor; None: no more."),
     ASP_METHOD("suspend", reader_suspend, METH_NOARGS, "Begin to wait for a message."),
     ASP_METHOD("resume", asp_py_end_resume, METH_NOARGS, "End of suspend."),
     ASP_METHOD("leave", reader_leave, METH_NOARGS, "Give up the slot."),

@@ -243,6 +243,10 @@ static PyObject *writer_abandon(asp_py_writer *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+static PyObject *writer_guard(asp_py_writer *self, PyObject *lock_fd) {
+    return asp_py_end_guard(&self->ring.ring, lock_fd);
+}
+
 static PyObject *writer_suspend(asp_py_writer *self, PyObject *unused) {
     (void)unused;
     return asp_py_end_suspend(&self->end, SENDING);
@@ -342,6 +346,7 @@ static PyMethodDef writer_methods[] = {
     ASP_METHOD("want_past", writer_want_past, METH_O, "Have the wait last until no reader is before that."),
     ASP_METHOD("drop_before", writer_drop_before, METH_O, "drop_oldest: drop what lies before that."),
     ASP_METHOD("abandon", writer_abandon, METH_NOARGS, "Drop the claim."),
+    ASP_METHOD("guard", writer_guard, METH_O, "Have waits ask who lives, with this descriptor; None: no more."),
     ASP_METHOD("suspend", writer_suspend, METH_NOARGS, "Begin to wait for room."),
     ASP_METHOD("resume", asp_py_end_resume, METH_NOARGS, "End of suspend."),
     ASP_METHOD("active_readers", writer_active_readers, METH_NOARGS, "How many readers there are."),

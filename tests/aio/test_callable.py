@@ -58,6 +58,24 @@ def test_the_same_in_a_blocking_wait() -> None:
         assert predicate.threads == {threading.current_thread().name}
 
 
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_call_in_vain_does_not_end_the_spin(
+    run: Any, blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its policy says how long it spins, however often the predicate is called meanwhile."""
+    monkeypatch.setattr(CallableTarget, "recheck_ns", 1_000_000)
+    policy = WaitPolicy(mode="thread", max_spin=3600)
+    calls = 50  # a wait that sleeps does so at least once between two
+    predicate = Counted(lambda _: predicate.calls == calls)
+    before = aiospin.statistics().parks
+    if blocking:
+        wait_for_flag_sync(bytearray(8), predicate, policy=policy)
+    else:
+        run(partial(wait_for_flag, bytearray(8), predicate, policy=policy))
+    assert predicate.calls == calls
+    assert aiospin.statistics().parks - before < calls / 2  # the waiter thread before and after it
+
+
 def test_it_is_called_when_a_byte_changes(run: Any) -> None:
     async def main() -> None:
         word = bytearray(4096)

@@ -18,7 +18,7 @@ from support import COMPILED
 from support import settled as until
 
 import aiospin
-from aiospin import BroadcastReader, BroadcastWriter, WaitPolicy
+from aiospin import BroadcastReader, BroadcastWriter, WaitPolicy, WouldBlock
 
 LONG = WaitPolicy(mode="loop", max_spin=600.0, price=math.inf)
 
@@ -260,6 +260,34 @@ def test_a_reader_says_whether_prediction_paid(run: Any) -> None:
             for number in range(20):
                 assert await reader.receive() == b"%d" % number
             found = reader.statistics().prediction
+            assert (found.predicted > 0) == COMPILED
+            assert (found.spun_caught_ns > 0) == COMPILED
+
+    run(main)
+
+
+def test_a_writer_says_whether_prediction_paid(run: Any) -> None:
+    async def main() -> None:
+        async with (
+            BroadcastWriter.create(capacity=4096, policy=WaitPolicy.latency()) as writer,
+            BroadcastReader.attach(writer.handle) as reader,
+            anyio.create_task_group() as group,
+        ):
+            with pytest.raises(WouldBlock):
+                while True:
+                    writer.send_nowait(bytes(1000))
+
+            async def make_room(times: int) -> None:
+                for _ in range(times):
+                    await until(lambda: writer._waiting)
+                    sent = writer._ring.sequence
+                    reader.receive_nowait()
+                    await until(lambda sent=sent: writer._ring.sequence > sent)
+
+            group.start_soon(make_room, 20)
+            for _ in range(20):
+                await writer.send(bytes(1000))
+            found = writer.statistics().prediction
             assert (found.predicted > 0) == COMPILED
             assert (found.spun_caught_ns > 0) == COMPILED
 

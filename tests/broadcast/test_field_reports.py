@@ -233,6 +233,7 @@ def looks(monkeypatch):
         keep_waiting(reader)
 
     monkeypatch.setattr(BroadcastReader, "_keep_waiting", look)
+    monkeypatch.setattr(_member, "GUARDED_NS", 1000)
     monkeypatch.setattr(_member._MemberTarget, "recheck_ns", 1000)
     return count
 

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -48,6 +49,7 @@ def victims() -> Iterator[Child]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask after the peer every millisecond, or a sweep would take a tenth of a second for each death."""
     monkeypatch.setattr(_member, "LIVENESS_NS", 1_000_000)
+    monkeypatch.setattr(_member, "GUARDED_NS", 1_000_000)
     monkeypatch.setattr(_member._MemberTarget, "recheck_ns", 1_000_000)
 
 
@@ -403,6 +405,43 @@ def test_survivors_go_on_soon():
     print(f"told of a dead writer within {max(told):.3f} s, of a dead reader {max(freed):.3f} s")
     assert max(told) < SOON
     assert max(freed) < SOON
+
+
+@pytest.mark.skipif(not COMPILED, reason="the stand-in has Python ask")
+@pytest.mark.parametrize("how", ["blocking", "spinning", "in the waiter thread"])
+def test_the_core_asks_by_itself(monkeypatch, how):
+    """No Python runs until somebody has died."""
+    monkeypatch.setattr(_member, "GUARDED_NS", 3600 * 10**9)
+    policy = {
+        "blocking": WaitPolicy(mode="park"),
+        "spinning": WaitPolicy(max_spin=3600, predict=False),
+        "in the waiter thread": WaitPolicy(mode="thread"),
+    }[how]
+    asleep = how == "in the waiter thread"
+    with (
+        Child(WRITER.format(how="", step="")) as child,
+        BroadcastReader.attach(child.hear(), policy=policy) as reader,
+    ):
+        child.tell()
+        child.expect("there")
+        reader.receive_many_sync()
+        body = partial(anyio.run, drain_async) if asleep else drain
+        with waiting(lambda: body(reader)) as outcome:
+            child.kill()
+            assert outcome.get() == ([], BrokenResourceError)
+    with (
+        BroadcastWriter.create(capacity=CAPACITY, policy=policy) as writer,
+        BroadcastReader.attach(writer.handle) as witness,
+        Child(ATTACH, writer.name) as child,
+    ):
+        child.hear()
+        count = fill(writer)
+        assert len(witness.receive_many_nowait()) == count
+        send = partial(anyio.run, writer.send) if asleep else writer.send_sync
+        with waiting(lambda: send(b"on")) as outcome:
+            child.kill()
+            outcome.get()
+        assert witness.receive_nowait() == b"on"
 
 
 # ---- stopped, not dead ----

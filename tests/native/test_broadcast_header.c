@@ -45,6 +45,7 @@ SAME(asph_control, tail, asp_ring_control, writer.tail);
 SAME(asph_control, sequence, asp_ring_control, writer.sequence);
 SAME(asph_control, readable, asp_ring_control, readable.word);
 SAME(asph_control, writable, asp_ring_control, writable.word);
+SAME(asph_control, notified_ns, asp_ring_control, writable.notified_ns);
 SAME(asph_slot, sequence, asp_ring_reader_line, sequence);
 SAME(asph_slot, bell, asp_ring_reader_line, bell);
 SAME(asph_slot, parked, asp_ring_reader_line, parked);

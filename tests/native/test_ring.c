@@ -665,7 +665,50 @@ static void a_batch_wakes_once(void) {
     tear_down(&b);
 }
 
+/* From who woke it, else from the clock: by what means the room came, and a stamp that no healthy reader leaves. */
+static void a_writer_learns_when_there_is_room(void) {
+    static const uint64_t forged[] = {0, 1, UINT64_MAX};
+    enum { ROOM = 1024 - ASP_RECORD_BYTES }; /* no pads: each that goes makes room for one */
+    enum { WOKEN, SPUN, FORGED, WAYS = FORGED + sizeof forged / sizeof forged[0] };
+    bench b;
+    asp_ring_reader reader;
+    set_up(&b, ASP_OVERFLOW_BLOCK);
+    join(&b, &reader, 0);
+    asp_watch *watch = &b.writer.watch;
+    uint64_t *told_ns = &b.ring.control->writable.notified_ns;
+    const asp_price price = {25, 5000000};
+    uint64_t n = 0, last_ns = 0;
+    while (send(&b, n, ROOM) == ASP_READY) n++;
+    for (unsigned way = 0; way < WAYS; way++) {
+        asp_futex_word word;
+        const uint64_t before_ns = asp_now_ns(), stamp = *told_ns;
+        CHECK(!look(watch));
+        asp_predict_plan(watch->predict, before_ns, &price);
+        if (way != SPUN) CHECK(watch->prepare(watch, &word, 1) == 1);
+        CHECK_STATUS(copy(&reader), ASP_READY);
+        const uint64_t after_ns = asp_now_ns();
+        if (way == WOKEN) CHECK(*told_ns >= before_ns && *told_ns <= after_ns);
+        if (way == SPUN) CHECK_U64(*told_ns, stamp); /* nobody was parked: no time was taken */
+        if (way >= FORGED) *told_ns = forged[way - FORGED];
+        CHECK(look(watch));
+        const uint64_t room_ns = watch->published(watch);
+        if (way == WOKEN) CHECK_U64(room_ns, *told_ns);
+        else CHECK(room_ns >= after_ns && room_ns <= asp_now_ns());
+        asp_predict_outcome(watch->predict, way == SPUN ? ASP_PREDICT_SPUN : ASP_PREDICT_WOKEN, room_ns, asp_now_ns(), 0);
+        CHECK_U64(b.writer.predict.last_ns, last_ns); /* a gap is learned when the room is taken */
+        send_ready(&b, n++, ROOM);
+        CHECK_U64(b.writer.predict.last_ns, room_ns);
+        last_ns = room_ns;
+    }
+    /* What needed no wait says nothing of when there is room. */
+    CHECK_STATUS(copy(&reader), ASP_READY);
+    send_ready(&b, n, ROOM);
+    CHECK_U64(b.writer.predict.last_ns, last_ns);
+    tear_down(&b);
+}
+
 int main(void) {
+    a_writer_learns_when_there_is_room();
     carries_formats();
     large_messages_are_referred_to();
     a_batch_wakes_once();

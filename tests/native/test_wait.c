@@ -27,7 +27,13 @@ typedef struct flag {
     asp_watch watch;
     uint32_t word, park;
     uint64_t looks, ready_at; /* with ready_at, the look of that number is true */
+    unsigned asked, dies_at;  /* after its peer; with dies_at, the question of that number is answered with no */
 } flag;
+
+static bool peers_live(asp_watch *watch) {
+    flag *f = (flag *)watch;
+    return ++f->asked != f->dies_at;
+}
 
 static bool look(asp_watch *watch) {
     flag *f = (flag *)watch;
@@ -44,7 +50,7 @@ static unsigned prepare(asp_watch *watch, asp_futex_word *words, unsigned room) 
 }
 
 static void init(flag *f, bool notified) {
-    *f = (flag){.watch = {look, notified ? prepare : NULL, &f->word, 4, NULL, NULL}};
+    *f = (flag){.watch = {.look = look, .prepare = notified ? prepare : NULL, .address = &f->word, .span = 4}};
 }
 
 static asp_status wait_through(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
@@ -116,6 +122,28 @@ static void a_long_wait_comes_up_for_signals(void) {
             pace.sleep_ns = PATIENCE_NS;
             CHECK(asp_wait(&f.watch, &pace, ASP_FOREVER) == ASP_INTERRUPTED);
             CHECK(asp_now_ns() - now >= ASP_RECHECK_NS);
+        }
+}
+
+/* Asked when it comes up, whichever way it waits; the death ends it, long before its deadline. */
+static void a_long_wait_asks_after_its_peers(void) {
+    for (int notified = 0; notified < 2; notified++)
+        for (int spins = 0; spins < 2; spins++) {
+            flag f;
+            init(&f, notified);
+            f.watch.peers_live = peers_live;
+            f.dies_at = 2;
+            const uint64_t timed_out = asp_tally_read().timed_out;
+            for (unsigned asked = 1; asked <= 2; asked++) {
+                asp_pace pace = asp_pace_start(asp_now_ns(), spins ? PATIENCE_NS : 0, PATIENCE_NS, true);
+                pace.sleep_ns = PATIENCE_NS;
+                CHECK(asp_wait(&f.watch, &pace, ASP_FOREVER) == (asked < 2 ? ASP_INTERRUPTED : ASP_TIMED_OUT));
+                CHECK(f.asked == asked);
+                CHECK(asp_tally_read().timed_out == timed_out + asked - 1);
+            }
+            asp_pace pace = asp_pace_start(asp_now_ns(), 0, MS, true);
+            CHECK(asp_wait(&f.watch, &pace, asp_now_ns() + MS) == ASP_TIMED_OUT);
+            CHECK(f.asked == 2); /* a short one asks nobody */
         }
 }
 
@@ -209,7 +237,7 @@ static void one_line_is_one_line(void) {
     asp_use(&fake);
     for (unsigned at = 0; at < 128; at++)
         for (uint32_t span = 0; span <= 64; span++) {
-            const asp_watch watch = {look, NULL, memory + at, span, NULL, NULL};
+            const asp_watch watch = {.look = look, .address = memory + at, .span = span};
             CHECK(asp_one_line(&watch) == (span && at % 64 + span <= 64));
         }
     asp_use(&before);
@@ -356,6 +384,7 @@ int main(void) {
     counts_how_it_was_satisfied();
     sleeps_double_up_to_their_limit();
     a_long_wait_comes_up_for_signals();
+    a_long_wait_asks_after_its_peers();
     a_signal_ends_a_park();
     one_line_is_one_line();
     a_store_before_the_arming_is_seen();

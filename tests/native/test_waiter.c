@@ -29,7 +29,13 @@ typedef struct flag {
     asp_ticket ticket;
     uint32_t *word;
     uint64_t looks;
+    unsigned asked, dies_at; /* after its peer; the question of that number is answered with no */
 } flag;
+
+static bool flag_peers_live(asp_watch *watch) {
+    flag *f = (flag *)watch;
+    return ++f->asked != f->dies_at;
+}
 
 static bool flag_look(asp_watch *watch) {
     flag *f = (flag *)watch;
@@ -47,7 +53,8 @@ static unsigned flag_prepare(asp_watch *watch, asp_futex_word *words, unsigned r
 static void flag_init(flag *f, uint32_t *word, bool notified) {
     memset(f, 0, sizeof *f);
     f->word = word;
-    f->watch = (asp_watch){flag_look, notified ? flag_prepare : NULL, word, 4, NULL, NULL};
+    f->watch = (asp_watch){
+        .look = flag_look, .prepare = notified ? flag_prepare : NULL, .address = word, .span = 4};
 }
 
 static void raise_flag(uint32_t *word) {
@@ -323,6 +330,35 @@ static void a_deadline_is_kept_beside_one_that_cools(void) {
         CHECK(asp_now_ns() - begun < 400 * MS);
         void *token;
         CHECK(asp_waiter_cancel(w, &hot.ticket, &token));
+        asp_waiter_free(w);
+    }
+}
+
+/* A death ends a wait that has no deadline, cold or hot; the questions of all tickets fall together, so that they
+ * cost one wake. */
+static void asks_after_peers(void) {
+    enum { N = 20 };
+    for (int spins = 0; spins < 2; spins++) {
+        asp_waiter *w = asp_waiter_new();
+        uint32_t word = 0;
+        flag f[N];
+        asp_status status;
+        for (int i = 0; i < N; i++) {
+            flag_init(&f[i], &word, true);
+            f[i].watch.peers_live = flag_peers_live;
+            f[i].dies_at = i ? 0 : 3;
+            CHECK(submit(w, &f[i], &f[i], spins ? PATIENCE_NS : 0, ASP_FOREVER) == ASP_READY);
+        }
+        const uint64_t begun = asp_now_ns(), parks = asp_tally_read().parks;
+        CHECK(asp_waiter_run(w, ASP_FOREVER) == ASP_READY);
+        const uint64_t took = asp_now_ns() - begun;
+        CHECK(take(w, &status) == &f[0] && status == ASP_TIMED_OUT && f[0].asked == 3);
+        CHECK_SAY(took > 2 * ASP_RECHECK_NS && took < PATIENCE_NS, "%" PRIu64 " ns", took);
+        /* two or three, as a question falls on this side of the third or on the other */
+        for (int i = 1; i < N; i++) CHECK_SAY(f[i].asked - 2u <= 1, "%u", f[i].asked);
+        CHECK(spins || asp_tally_read().parks - parks <= 6);
+        void *token;
+        for (int i = 1; i < N; i++) CHECK(asp_waiter_cancel(w, &f[i].ticket, &token));
         asp_waiter_free(w);
     }
 }
@@ -726,6 +762,7 @@ int main(int argc, char **argv) {
     one_thread_is_inside();
     deadlines_are_kept();
     a_deadline_is_kept_beside_one_that_cools();
+    asks_after_peers();
     idle_ends_the_run();
     one_thread_runs_it();
     a_parked_waiter_hears_submit_and_stop();

@@ -578,6 +578,28 @@ def test_a_reader_learns_when_its_messages_come() -> None:
         assert wait.prediction[4] > 0
 
 
+def test_a_writer_learns_when_there_is_room() -> None:
+    """Of the compiled core alone, as above."""
+    core = load_core("aiospin._native")
+    free = 2**32 - 1
+    with ring(core) as (_, writer, reader):
+        wait = writer.wait
+        assert wait.predicts
+        while writer.send(bytes(100)):
+            pass
+        for number in range(3):
+            assert not wait.look()
+            assert wait.plan(8, 1_000_000) == (core.FOREVER, core.FOREVER)  # nothing is known
+            _, until_ns = wait.plan(free, LONG)
+            assert core.now_ns() < until_ns
+            assert reader.receive() is not None
+            assert wait.spin(LONG, True)
+            wait.ended(True)
+            assert wait.prediction[0] == number + 1
+            assert writer.send(bytes(100))
+            assert not writer.send(bytes(100))
+
+
 def test_a_rehearsal_ends_no_wait(core: Any) -> None:
     """Nor does it begin one, or look: whoever rehearses tries its operation itself."""
     with ring(core) as (_, writer, reader):

@@ -177,8 +177,9 @@ typedef struct asph_control {
     uint8_t pad0[ASPH_LINE - 24];
     uint32_t readable;
     uint8_t pad1[ASPH_LINE - 4];
-    uint32_t writable;
-    uint8_t pad2[ASPH_LINE - 4];
+    uint32_t writable, reserved;
+    uint64_t notified_ns;
+    uint8_t pad2[ASPH_LINE - 16];
 } asph_control;
 
 typedef enum asph_bell {
@@ -520,11 +521,14 @@ static inline void asph_sleep(uint32_t *word, uint32_t expected, uint64_t ns) {
 }
 
 /* Wake who sleeps on the word, after the store that they sleep for. Returns the flags that were
- * set. */
-static inline uint32_t asph_notify(uint32_t *word) {
+ * set; if any, and unless at_ns is NULL, *at_ns tells the sleeper when. */
+static inline uint32_t asph_notify(uint32_t *word, uint64_t *at_ns) {
     asph_fence(); /* pairs with the fence in asph_wait(), or where a reader parks on its bell */
     uint32_t seen = asph_load32(word);
     while (seen & (ASPH_SLEEPER | ASPH_BELL)) {
+        if (at_ns) {
+            asph_store(at_ns, asph_now_ns()); /* a statistic, so nothing orders it */
+        }
         if (asph_exchange_if(word, &seen, (seen & ~(ASPH_SLEEPER | ASPH_BELL)) + ASPH_WAKE)) {
             if (seen & ASPH_SLEEPER) {
                 syscall(SYS_futex, word, ASPH_FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
@@ -533,6 +537,11 @@ static inline uint32_t asph_notify(uint32_t *word) {
         }
     }
     return 0;
+}
+
+/* There may be more room than before. */
+static inline void asph_notify_writer(asph_control *control) {
+    asph_notify(&control->writable, &control->notified_ns);
 }
 
 /* Looks, or asks who lives and then looks: AIOSPIN_TIMED_OUT is "not yet", anything else ends the
@@ -943,7 +952,7 @@ static inline asph_removal asph_remove_large(const aiospin_segment *segment, uin
 /* Free the slot, and tell the writer, which may wait for it. */
 static inline void asph_free_slot(const aiospin_segment *segment, uint32_t slot) {
     asph_release32(&segment->slots[slot].state, 0); /* pairs with the loads of the state */
-    asph_notify(&segment->control->writable);
+    asph_notify_writer(segment->control);
 }
 
 /* Free the slots of dead readers, except for one's own. Returns the lowest cursor of those, or
@@ -1236,7 +1245,7 @@ static inline void asph_ring_bells(aiospin_writer *writer) {
 /* Wake the readers for what was published. */
 static inline void asph_announce(aiospin_writer *writer) {
     writer->unannounced = false;
-    if (asph_notify(&writer->segment.control->readable) & ASPH_BELL) {
+    if (asph_notify(&writer->segment.control->readable, NULL) & ASPH_BELL) {
         asph_ring_bells(writer);
     }
 }
@@ -1817,7 +1826,7 @@ static inline aiospin_status asph_join(aiospin_reader *reader) {
             reader->sequence = sequence;
             asph_store(&slot->sequence, sequence);
             asph_release(&slot->cursor, head); /* pairs with the loads of the cursor */
-            asph_notify(&control->writable);
+            asph_notify_writer(control);
             return AIOSPIN_OK;
         }
         word = again;
@@ -1889,7 +1898,7 @@ static inline void asph_advance(aiospin_reader *reader) {
     /* pairs with the load in asph_ask_readers(): the bytes may be overwritten from here on */
     asph_release(&slot->cursor, reader->cursor);
     if (segment->overflow == AIOSPIN_BLOCK) { /* nobody waits for room in the other */
-        asph_notify(&segment->control->writable);
+        asph_notify_writer(segment->control);
     }
 }
 
