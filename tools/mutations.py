@@ -24,6 +24,7 @@ PREDICT = "csrc/core/predict.c"
 PREDICATE = "csrc/core/predicate.c"
 CHANGED = "csrc/core/changed.c"
 WORD = "csrc/core/word.c"
+LOCK = "csrc/core/lock.c"
 CLOCK = "csrc/core/clock.h"
 ATOMICS = "csrc/core/atomics.h"
 
@@ -120,8 +121,8 @@ MUTANTS = (
     Mutant(
         "a wait does not look again after it said that it would sleep",
         WAIT,
-        "        if (watch->look(watch)) return satisfied(pace);\n        if (now >= deadline_ns) {",
-        "        if (now >= deadline_ns) {",
+        "        if (watch->look(watch)) return satisfied(pace);\n        if (now >= deadline_ns) return",
+        "        if (now >= deadline_ns) return",
         "test test_wait",
     ),
     Mutant(
@@ -262,7 +263,7 @@ MUTANTS = (
         "a release does not wake the writer",
         READER,
         "    if (ring->overflow == ASP_OVERFLOW_BLOCK) { /* nobody waits for room in the other */\n"
-        "        notify(&ring->control->writable.word);\n    }",
+        "        notify_writer(ring);\n    }",
         "",
         "test test_ring",
     ),
@@ -376,14 +377,14 @@ MUTANTS = (
         "a reader that joined does not wake the writer that waited for it",
         READER,
         "    asp_store_release_u64(&line->cursor, head); /* pairs with the load in ask_readers() */\n"
-        "    notify(&ring->control->writable.word);",
+        "    notify_writer(ring);",
         "    asp_store_release_u64(&line->cursor, head); /* pairs with the load in ask_readers() */",
         "test test_ring",
     ),
     Mutant(
         "an evicted reader does not wake the writer",
         RING,
-        "    notify(&ring->control->writable.word);\n",
+        "    notify_writer(ring);\n",
         "",
         "test test_ring",
     ),
@@ -622,6 +623,70 @@ MUTANTS = (
         "    if (cpu_ns > most) cpu_ns = most;\n",
         "    (void)most;\n",
         "test test_predict",
+    ),
+    Mutant(
+        "a writer that was woken takes the time of the wake for that of the room",
+        PARK,
+        "        if (at_ns) asp_store_relaxed_u64(at_ns, asp_now_ns()); /* a statistic, so nothing orders it */\n",
+        "        (void)at_ns;\n",
+        "test test_ring",
+    ),
+    Mutant(
+        "a writer believes any time that a reader left",
+        WRITER,
+        "told_ns >= writer->predict.begun_ns && told_ns <= now_ns ? told_ns : now_ns",
+        "told_ns ? told_ns : now_ns",
+        "test test_ring",
+    ),
+    Mutant(
+        "a writer learns nothing from its waits",
+        WRITER,
+        "        asp_predict_arrival(&writer->predict, writer->room_ns);\n",
+        "",
+        "test test_ring",
+    ),
+    # ---- who lives ----
+    Mutant(
+        "a blocking wait asks after nobody",
+        WAIT,
+        "return asp_peers_live(watch) ? ASP_INTERRUPTED : timed_out();",
+        "return asp_peers_live(watch) ? ASP_INTERRUPTED : ASP_INTERRUPTED;",
+        "test test_wait",
+    ),
+    Mutant(
+        "the waiter asks after nobody",
+        WAITER,
+        "(now >= ticket->recheck_ns && !asp_peers_live(ticket->watch))",
+        "(now >= ticket->recheck_ns && asp_peers_live(ticket->watch) && !ticket->watch)",
+        "test test_waiter",
+    ),
+    Mutant(
+        "the waiter asks once only",
+        WAITER,
+        "            if (now >= ticket->recheck_ns) ticket->recheck_ns = next_recheck(ticket->watch, now);\n",
+        "            if (now >= ticket->recheck_ns) ticket->recheck_ns = ASP_FOREVER;\n",
+        "test test_waiter",
+    ),
+    Mutant(
+        "a writer asks after the reader in the first slot only",
+        WRITER,
+        "!asp_ring_member_lives(ring, ASP_LOCK_READER + slot)",
+        "!asp_ring_member_lives(ring, ASP_LOCK_READER)",
+        "test test_lock",
+    ),
+    Mutant(
+        "a slot that is free is asked after",
+        WRITER,
+        "asp_load_relaxed_u32(&ring->readers[slot].state) == ASP_READER_ACTIVE &&\n            !asp_ring",
+        "!asp_ring",
+        "test test_lock",
+    ),
+    Mutant(
+        "a lock that nobody holds is taken for one that somebody does",
+        LOCK,
+        " && lock.l_type != F_UNLCK",
+        "",
+        "test test_lock",
     ),
     # ---- spinning ----
     Mutant(
