@@ -79,6 +79,8 @@ class Lookout:
                         self._submit(waiter)
                     except ClosedResourceError:
                         pass  # that waiter is being closed: the next begin() takes another
+                if self._waiter is None:
+                    self._release()
         return False
 
     def replace(self, look: Callable[[], bool]) -> None:
@@ -93,8 +95,12 @@ class Lookout:
             if self._wait is not None:
                 if waiter is not None:
                     waiter._cancel(self._wait)
-                self._wait.release()
-                self._wait = None
+                self._release()
+
+    def _release(self) -> None:
+        if self._wait is not None:
+            self._wait.release()
+            self._wait = None
 
     def forget(self) -> None:
         """end(), in the child of a fork: no ticket was inherited, but the lock may be held."""

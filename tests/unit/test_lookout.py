@@ -6,6 +6,7 @@ import gc
 
 from support import until
 
+import aiospin
 from aiospin._lookout import Lookout
 
 PERIOD_NS = 1_000_000
@@ -56,3 +57,14 @@ def test_it_goes_on_when_its_owner_is_gone() -> None:
     del lookout
     gc.collect()
     until(lambda: len(looks) == 3)
+
+
+def test_it_holds_nothing_when_it_looks_no_more() -> None:
+    before = aiospin.statistics().pinned_buffers
+    answers = [True, False, True, False]
+    lookout = Lookout(lambda: answers.pop(0), PERIOD_NS)
+    for left in (2, 0):
+        lookout.begin()
+        until(lambda left=left: len(answers) == left)
+        until(lambda: aiospin.statistics().pinned_buffers == before)
+    lookout.end()
