@@ -92,7 +92,7 @@ soak: build ## ten million messages, their writers and readers killed at random;
 # ---- checks ----
 
 .PHONY: test lint typecheck
-test: lint typecheck native-test conformance check-wheels ## everything that CI runs
+test: lint typecheck native-test conformance litmus check-wheels ## everything that CI runs
 
 lint: $(VENV)/.dev ## style, and the layers of the C code
 	@$(VENV)/bin/ruff check --quiet .
@@ -159,6 +159,12 @@ asan: native-asan $(VENV)/.dev ## the C tests and the suite under AddressSanitiz
 	@$(PY) tools/wheels.py build build/asan --sanitize address,undefined
 	@$(PY) tools/wheels.py test build/asan --sanitize address,undefined $(ARGS)
 
+# ---- litmus programs: tests/litmus, what memory models make of every word that two sides share ----
+
+.PHONY: litmus
+litmus: $(VENV)/.created ## what C11, Armv8 and RISC-V allow two sides that share a word, by herd7; half a minute
+	@$(PY) tests/litmus/run.py || [ $$? -eq 77 ]
+
 # ---- fuzzing: tests/fuzz, guided by coverage; what it finds is kept in tests/fuzz/corpus and run by the native tests ----
 
 FUZZ_SECONDS ?= 60
@@ -220,7 +226,7 @@ platforms: $(VENV)/.built $(CONFORMANCE) ## run the conformance programs here, a
 # ---- proof that the checks can fail, and all of them together ----
 
 SOAK_PARKS ?= 100000000
-CHECKS     := lint typecheck native-test tsan asan fuzz mutants check-wheels test-next emulated platforms
+CHECKS     := lint typecheck native-test litmus tsan asan fuzz mutants check-wheels test-next emulated platforms
 
 .PHONY: mutants soak-park check coverage
 mutants: $(VENV)/.dev ## break the core by hand, in one place at a time: every breakage must be noticed; ten minutes

@@ -137,6 +137,15 @@ def fill(folder: Path, apt_get: Sequence[str], packages: Sequence[str], dependen
     partial.rename(folder)
 
 
+def loader(root: Path, architecture: str) -> list[str | Path]:
+    """The beginning of a command that runs a program of this folder, with the C library beside it."""
+    # Releases before trixie have the C library in /lib.
+    folders = (
+        root / prefix / f"{MACHINES[architecture]}-linux-gnu" for prefix in ("lib", "usr/lib")
+    )
+    return [root / LOADERS[architecture], "--library-path", ":".join(map(str, folders))]
+
+
 # ---- an interpreter ----
 
 
@@ -158,11 +167,6 @@ def python(
         raise UnavailableError(f"nothing runs {architecture} programs on {platform.machine()}")
     wanted = [f"python{version}-minimal", f"libpython{version}-stdlib", *packages]
     root = unpack(suite, architecture, wanted)
-    # Releases before trixie have the C library in /lib.
-    folders = (
-        root / prefix / f"{MACHINES[architecture]}-linux-gnu" for prefix in ("lib", "usr/lib")
-    )
-    libraries = ":".join(map(str, folders))
     program = root / "usr" / "bin" / f"python{version}"
     real = program.with_name(f"{program.name}.real")
     with alone(FOLDER):
@@ -171,7 +175,7 @@ def python(
     # A script in the program's place: an interpreter starts its children by its own name, and
     # the kernel can start neither a foreign program nor one with another C library.
     command: list[str | Path] = [*emulator, "-L", root] if emulator else []
-    command += [root / LOADERS[architecture], "--library-path", libraries, "--argv0", '"$0"']
+    command += [*loader(root, architecture), "--argv0", '"$0"']
     command += ["--preload", preload] if preload else []
     return script(program, [*command, real])
 
