@@ -117,9 +117,9 @@ class Checks:
     def run(self, tree: Path, check: str) -> Outcome:
         if check.startswith("model "):
             test = "tests/models/" + check.removeprefix("model ")
-            return run(
-                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test], ROOT, 300
-            )
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+            # The models are Python; where the core was not built, its absence would be an error.
+            return run(command, ROOT, 300, {"AIOSPIN_NO_EXT": "1"})
         _, _, *arguments = check.split()
         limit = LONGEST + SLOWER * self.seconds.get(check, LONGEST)
         environment = {"TSAN_OPTIONS": "halt_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
