@@ -57,15 +57,16 @@ class Lookout:
         # Before, and taken back by whatever goes wrong, a signal handler that raises too: end() cancels then.
         self._waiter = waiter
         try:
-            waiter._submit(self._wait, self, deadline_ns, 0, self._period_ns, False)
+            # Nobody waits, so it counts as no wait.
+            waiter._submit(
+                self._wait, self, deadline_ns, 0, self._period_ns, hardware=False, counted=False
+            )
         except BaseException:
             waiter._cancel(self._wait)
             self._waiter = None
             raise
 
     def complete(self, status: int) -> bool:
-        if status != core.STOPPED:
-            core.count("timed_out", -1)  # nobody's timeout
         goes_on = False
         try:
             if status != core.STOPPED:

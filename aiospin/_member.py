@@ -101,7 +101,7 @@ class Member:
         raise NotImplementedError
 
     def _keep_waiting(self) -> None:
-        """A wait has lasted another LIVENESS_NS."""
+        """A wait goes on: ask who lives, and say who is in the way."""
         self._check_peer()
 
     def _say_goodbye(self) -> None:

@@ -100,9 +100,11 @@ class Waiter:
         spin_ns: int | None,
         max_sleep_ns: int,
         hardware: bool,
+        counted: bool = True,
     ) -> None:
-        """Let run() wait for it, as Wait.run() would; run() hands token back. RuntimeError after stop(), or when
-        the wait is submitted already or released."""
+        """Let run() wait for it, as Wait.run() would; run() hands token back. How it ends is counted in statistics()
+        unless it is a part of a wait that the caller counts. RuntimeError after stop(), or when the wait is
+        submitted already or released."""
 
     def cancel(self, wait: Wait) -> bool:
         """True: cancelled, run() will not return its token. False: it had completed already (or was
@@ -219,8 +221,8 @@ class RingWriter:
         """drop_oldest: drop what lies before that position, one that was head once."""
     def guard(self, lock_fd: int | None, /) -> bool:
         """Have waits on this end end, as timed out, soon after a member of the other side has died; asked with the
-        descriptor that this end's own lock belongs to. None: no more, before it is closed. From any thread. False:
-        it cannot; ask yourself."""
+        descriptor that this end's own lock belongs to. None: before that is closed; waits end soon now, whoever
+        lives. From any thread. False: it cannot; ask yourself."""
 
     def suspend(self) -> None:
         """Claim the wait for one caller; BusyResourceError if another has it, also from send and claim

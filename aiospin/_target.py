@@ -76,9 +76,16 @@ class Target:
         deadline_ns: int,
         spin_ns: int | None,
         policy: WaitPolicy,
+        nap: bool = False,
     ) -> None:
+        """Have the waiter complete the ticket when it is ready, or at the deadline.
+
+        :param nap: a part of the wait, which its caller counts and whose deadline is the plan's.
+        """
         sleep_ns = max(policy.sleep_ns, self.least_sleep_ns)
-        waiter._submit(self.wait, ticket, deadline_ns, spin_ns, sleep_ns, policy.hardware)
+        waiter._submit(
+            self.wait, ticket, deadline_ns, spin_ns, sleep_ns, policy.hardware, counted=not nap
+        )
 
     def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> int | None:  # noqa: ARG002
         """In the waiter thread: how the wait ended, or None: it goes on, submitted again."""
@@ -115,6 +122,7 @@ class RecheckedTarget(Target):
         "_deadline_ns",
         "_error",
         "_idle",
+        "_nap",
         "_planned",
         "_policy",
         "_running",
@@ -187,8 +195,10 @@ class RecheckedTarget(Target):
         deadline_ns: int,
         spin_ns: int | None,
         policy: WaitPolicy,
+        nap: bool = False,
     ) -> None:
         with self._idle:
+            self._nap = nap
             self._deadline_ns = deadline_ns
             self._planned = spin_ns is None
             self._spin_until_ns = core.now_ns() + (spin_ns or 0)
@@ -201,7 +211,7 @@ class RecheckedTarget(Target):
         now = core.now_ns()
         left_ns = None if self._planned else self._limit(max(self._spin_until_ns - now, 0))
         until_ns = min(self._deadline_ns, now + self.rest_ns)
-        super().submit(waiter, ticket, until_ns, left_ns, self._policy)
+        super().submit(waiter, ticket, until_ns, left_ns, self._policy, self._nap)
 
     def _limit(self, spin_ns: int) -> int:
         """How much of that may be spun."""
@@ -211,6 +221,10 @@ class RecheckedTarget(Target):
         with self._idle:
             if ticket is not self._ticket or status == core.STOPPED:
                 return status
+            if self._nap and status == core.TIMED_OUT and core.now_ns() >= self._deadline_ns:
+                return (
+                    status  # as planned: the message is about to come, and its way shall be short
+                )
             self._running = True
         woken = status == core.READY
         outcome: int | None = None
@@ -221,7 +235,7 @@ class RecheckedTarget(Target):
                 outcome = core.READY
             elif not woken and core.now_ns() >= self._deadline_ns:
                 outcome = core.TIMED_OUT
-            if outcome != core.TIMED_OUT:
+            if outcome != core.TIMED_OUT and not self._nap:
                 self._correct_counts(woken, over)
         except BaseException as raised:
             error = raised

@@ -92,6 +92,7 @@ class Waiter:
         spin_ns: int | None,
         sleep_ns: int,
         hardware: bool,
+        counted: bool = True,
     ) -> None:
         """Serve a wait; ``ticket.complete`` is called in the thread when it is over."""
         # The lock decides against a thread that retires at this moment: it either sees this ticket,
@@ -102,7 +103,7 @@ class Waiter:
             if self._closed:
                 raise ClosedResourceError(f"the waiter {self._name!r} is closed")
             try:
-                self._table.submit(wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware)
+                self._table.submit(wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware, counted)
                 if self._thread is None:
                     self._start_thread()
             except BaseException:

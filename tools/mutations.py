@@ -179,7 +179,7 @@ MUTANTS = (
     Mutant(
         "a cancel leaves the ticket in the table",
         WAITER,
-        "        *token = take_live(waiter, ticket);\n        ASP_COUNT(cancelled, 1);",
+        "        *token = take_live(waiter, ticket);\n        if (!ticket->pace.uncounted) ASP_COUNT(cancelled, 1);",
         "        *token = ticket->token;\n        ASP_COUNT(cancelled, 1);",
         "test test_waiter",
     ),
@@ -319,8 +319,8 @@ MUTANTS = (
     Mutant(
         "the watch of the writer forgets how much is wanted",
         WRITER,
-        "    return writer->head + writer->wanted <= limit;",
-        "    return writer->head < limit;",
+        "    if (writer->head + writer->wanted <= limit) {\n        return true;",
+        "    if (writer->head < limit) {\n        return true;",
         "test test_ring",
     ),
     Mutant(
@@ -634,8 +634,8 @@ MUTANTS = (
     Mutant(
         "a writer believes any time that a reader left",
         WRITER,
-        "told_ns >= writer->predict.begun_ns && told_ns <= now_ns ? told_ns : now_ns",
-        "told_ns ? told_ns : now_ns",
+        "of_this && told_ns <= now_ns ? told_ns : now_ns",
+        "of_this || told_ns ? told_ns : now_ns",
         "test test_ring",
     ),
     Mutant(
@@ -670,16 +670,44 @@ MUTANTS = (
     Mutant(
         "a writer asks after the reader in the first slot only",
         WRITER,
-        "!asp_ring_member_lives(ring, ASP_LOCK_READER + slot)",
-        "!asp_ring_member_lives(ring, ASP_LOCK_READER)",
+        "live = asp_ring_member_lives(ring, ASP_LOCK_READER + slot);",
+        "live = asp_ring_member_lives(ring, ASP_LOCK_READER);",
         "test test_lock",
     ),
     Mutant(
         "a slot that is free is asked after",
         WRITER,
-        "asp_load_relaxed_u32(&ring->readers[slot].state) == ASP_READER_ACTIVE &&\n            !asp_ring",
-        "!asp_ring",
+        "asp_load_relaxed_u32(&ring->readers[slot].state) == ASP_READER_ACTIVE &&\n            cursor",
+        "cursor",
         "test test_lock",
+    ),
+    Mutant(
+        "who died is asked after where a writer does not wait for it",
+        WRITER,
+        "cursor + ring->capacity < writer->head + writer->wanted) {\n            live",
+        "cursor <= writer->head) {\n            live",
+        "test test_lock",
+    ),
+    Mutant(
+        "a release that made too little room is taken for the one that made enough",
+        WRITER,
+        "    writer->told_ns = told_ns; /*",
+        "    (void)told_ns; /*",
+        "test test_ring",
+    ),
+    Mutant(
+        "room that a rehearsal found is not learned from",
+        WRITER,
+        "        writer->room_ns = asp_now_ns(); /* the rehearsal",
+        "        writer->room_ns = 0; /* the rehearsal",
+        "test test_ring",
+    ),
+    Mutant(
+        "a signal puts off the question after the peers",
+        WAIT,
+        "    if (!pace->recheck_ns) pace->recheck_ns =",
+        "    pace->recheck_ns =",
+        "test test_wait",
     ),
     Mutant(
         "a lock that nobody holds is taken for one that somebody does",

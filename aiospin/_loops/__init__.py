@@ -26,7 +26,7 @@ class Loop(Protocol):
         None: it has slept until just before something is due, and the caller shall try what it waits to
         do, and come back. That is a rehearsal: an idle CPU forgets the way of a message through the
         interpreter (on a virtual machine all of it, and then it takes 10 to 40 us for 2), which is walked
-        once before the message comes. Only a target with a bell sleeps so.
+        once before the message comes. Only a target that predicts sleeps so.
 
         However it ends, nothing looks at the target's buffer any more. What a Python predicate
         raised comes out, and cancellation does.

@@ -109,6 +109,8 @@ class AsyncioLoop:
                 slept = core.now_ns() < from_ns
                 if slept:
                     over = await self._on_bell(target, min(from_ns, deadline_ns))
+                    if over is None and from_ns < deadline_ns:
+                        over = await self._beside(target, from_ns, policy, waiter)
                 elif not self.slicing:
                     over = await self._in_slices(
                         target, min(until_ns, deadline_ns), policy, pace.rehearsed
@@ -117,9 +119,7 @@ class AsyncioLoop:
                 core.count("cancelled", 1)
                 raise
             if over is None:
-                if not slept or from_ns >= deadline_ns:
-                    return await self._with_waiter(target, deadline_ns, pace.rest(), policy, waiter)
-                over = await self._beside(target, from_ns, policy, waiter)
+                return await self._with_waiter(target, deadline_ns, pace.rest(), policy, waiter)
             if over:
                 return True
             if core.now_ns() >= deadline_ns:
@@ -278,10 +278,14 @@ class AsyncioLoop:
         self, target: Target, until_ns: int, policy: WaitPolicy, waiter: Waiter
     ) -> bool:
         """Sleep until a time that was planned, while the waiter thread sleeps on the watch."""
-        if await self._with_waiter(target, until_ns, 0, policy, waiter):
-            return True
-        core.count("timed_out", -1)  # that was no timeout of the caller's
-        return target.wait.woken(until_ns)
+        try:
+            woken = await self._with_waiter(target, until_ns, 0, policy, waiter, nap=True)
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+            raise  # counted by suspend()
+        except BaseException:
+            core.count("parked", 1)  # what the recheck raised ends the wait
+            raise
+        return target.wait.woken(0 if woken else until_ns) or (woken and target.recheck_now())
 
     async def _with_waiter(
         self,
@@ -290,10 +294,11 @@ class AsyncioLoop:
         spin_ns: int | None,
         policy: WaitPolicy,
         waiter: Waiter,
+        nap: bool = False,
     ) -> bool:
         ticket = AsyncioTicket(self, asyncio.get_running_loop(), target, waiter)
         try:
-            target.submit(waiter, ticket, deadline_ns, spin_ns, policy)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap)
             status = await ticket.future
         except GeneratorExit:
             # The coroutine was dropped, perhaps with its loop: no awaiting any more.

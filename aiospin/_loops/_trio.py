@@ -99,15 +99,15 @@ class TrioLoop:
                 slept = core.now_ns() < from_ns
                 if slept:
                     over = await self._on_bell(target, min(from_ns, deadline_ns))
+                    if over is None and from_ns < deadline_ns:
+                        over = await self._beside(target, from_ns, policy, waiter)
                 elif not self._slicing:
                     over = await self._in_slices(target, min(until_ns, deadline_ns), policy)
             except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
                 core.count("cancelled", 1)
                 raise
             if over is None:
-                if not slept or from_ns >= deadline_ns:
-                    return await self._with_waiter(target, deadline_ns, pace.rest(), policy, waiter)
-                over = await self._beside(target, from_ns, policy, waiter)
+                return await self._with_waiter(target, deadline_ns, pace.rest(), policy, waiter)
             if over:
                 return True
             if core.now_ns() >= deadline_ns:
@@ -196,10 +196,14 @@ class TrioLoop:
         self, target: Target, until_ns: int, policy: WaitPolicy, waiter: Waiter
     ) -> bool:
         """Sleep until a time that was planned, while the waiter thread sleeps on the watch."""
-        if await self._with_waiter(target, until_ns, 0, policy, waiter):
-            return True
-        core.count("timed_out", -1)  # that was no timeout of the caller's
-        return target.wait.woken(until_ns)
+        try:
+            woken = await self._with_waiter(target, until_ns, 0, policy, waiter, nap=True)
+        except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+            raise  # counted by suspend()
+        except BaseException:
+            core.count("parked", 1)  # what the recheck raised ends the wait
+            raise
+        return target.wait.woken(0 if woken else until_ns) or (woken and target.recheck_now())
 
     async def _with_waiter(
         self,
@@ -208,6 +212,7 @@ class TrioLoop:
         spin_ns: int | None,
         policy: WaitPolicy,
         waiter: Waiter,
+        nap: bool = False,
     ) -> bool:
         ticket = TrioTicket(self, target, waiter, trio.lowlevel.current_task())
 
@@ -219,7 +224,7 @@ class TrioLoop:
             return trio.lowlevel.Abort.FAILED
 
         try:
-            target.submit(waiter, ticket, deadline_ns, spin_ns, policy)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap)
             status: int = await trio.lowlevel.wait_task_rescheduled(abort)
         except BaseException:
             # Cancelled cleanly above; anything else is a run that is being torn down.

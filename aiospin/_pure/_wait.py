@@ -84,10 +84,11 @@ class Wait:
         self.watch = watch
         self.turn = _Turn()
 
-    def finish(self, how: Counter) -> None:
-        """It turned ready. For this class and the waiter."""
+    def finish(self, how: Counter | None) -> None:
+        """It turned ready, which is counted as that. For this class and the waiter."""
         order()  # what the caller reads next was written before what the look saw
-        count(how)
+        if how is not None:
+            count(how)
 
     def look(self) -> bool:
         """The first look of a wait; begins its statistics and its gap."""

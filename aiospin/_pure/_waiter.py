@@ -16,7 +16,7 @@ import time
 from typing import final
 
 from ._clock import FOREVER, after, now_ns, seconds
-from ._tally import count
+from ._tally import Counter, count
 from ._wait import FIRST_SLEEP_NS, Wait, longest_sleep_ns, no_plan
 
 READY = 0
@@ -27,11 +27,27 @@ STOPPED = 3
 class _Ticket:
     """One wait on its way through the table."""
 
-    __slots__ = ("deadline_ns", "limit_ns", "next_ns", "sleep_ns", "spin_until_ns", "token", "wait")
+    __slots__ = (
+        "counted",
+        "deadline_ns",
+        "limit_ns",
+        "next_ns",
+        "sleep_ns",
+        "spin_until_ns",
+        "token",
+        "wait",
+    )
 
     def __init__(
-        self, wait: Wait, token: object, deadline_ns: int, spin_ns: int, max_sleep_ns: int
+        self,
+        wait: Wait,
+        token: object,
+        deadline_ns: int,
+        spin_ns: int,
+        max_sleep_ns: int,
+        counted: bool,
     ) -> None:
+        self.counted = counted
         self.wait = wait
         self.token = token
         self.deadline_ns = deadline_ns
@@ -43,10 +59,12 @@ class _Ticket:
     def look(self, now: int) -> int | None:
         """READY, TIMED_OUT, or None and ``next_ns`` says when to look again: 0 is at once."""
         if self.wait.watch.look():
-            self.wait.finish("parked" if self.sleep_ns else "spun")
+            how: Counter = "parked" if self.sleep_ns else "spun"
+            self.wait.finish(how if self.counted else None)
             return READY
         if now >= self.deadline_ns:
-            count("timed_out")
+            if self.counted:
+                count("timed_out")
             return TIMED_OUT
         if now >= self.spin_until_ns:
             self.sleep_ns = min(2 * self.sleep_ns or FIRST_SLEEP_NS, self.limit_ns)
@@ -80,6 +98,7 @@ class Waiter:
         spin_ns: int | None,
         max_sleep_ns: int,
         hardware: bool,  # noqa: ARG002 - Python has no monitor instruction
+        counted: bool = True,
     ) -> None:
         """Let run() wait for it; run() hands token back. RuntimeError after stop(), or when
         the wait is submitted already or released."""
@@ -89,7 +108,7 @@ class Waiter:
             if self._stopped:
                 raise RuntimeError("the waiter is stopped: nothing can be submitted to it any more")
             wait.turn.take()
-            self._tickets[wait] = _Ticket(wait, token, deadline_ns, spin_ns, max_sleep_ns)
+            self._tickets[wait] = _Ticket(wait, token, deadline_ns, spin_ns, max_sleep_ns, counted)
             count("live_tickets")
             self._changed.notify_all()
 
@@ -99,8 +118,9 @@ class Waiter:
         with self._queue, self._changed:
             if wait not in self._tickets:
                 return False
+            if self._tickets[wait].counted:
+                count("cancelled")
             self._drop(wait)
-            count("cancelled")
             self._changed.notify_all()  # the table may be empty now: idle time begins
             return True
 

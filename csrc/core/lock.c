@@ -1,8 +1,11 @@
-#define _GNU_SOURCE /* F_OFD_GETLK */
+/* lock.c - F_OFD_GETLK, which asks without taking anything. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include "lock.h"
 
 #include <fcntl.h>
-#include <unistd.h>
+#include <stdio.h> /* SEEK_SET */
 
 #ifdef F_OFD_GETLK
 bool asp_lock_available(void) { return true; }

@@ -224,14 +224,15 @@ uint32_t asp_ring_active_readers(const asp_ring *ring) {
 }
 
 bool asp_ring_guard(asp_ring *ring, uint32_t lock_fd) {
-    const bool asks = lock_fd != ASP_NO_LOCK_FD && asp_lock_available();
-    asp_store_relaxed_u32(&ring->lock_fd, asks ? lock_fd : ASP_NO_LOCK_FD); /* pairs with asp_ring_member_lives */
-    return asks;
+    if (!asp_lock_available()) return false;
+    asp_store_relaxed_u32(&ring->lock_fd, lock_fd); /* pairs with asp_ring_member_lives */
+    return true;
 }
 
 bool asp_ring_member_lives(const asp_ring *ring, uint64_t byte) {
     /* pairs with asp_ring_guard. Whoever closes the descriptor forbids it first; one that was loaded before may be
      * another file's by now, which the question does not change, and whose answer the caller checks. */
     const uint32_t fd = asp_load_relaxed_u32(&ring->lock_fd);
-    return fd == ASP_NO_LOCK_FD || asp_lock_is_taken((int)fd, byte);
+    if (fd == ASP_NO_LOCK_FD) return true;
+    return fd != ASP_CLOSED_LOCK_FD && asp_lock_is_taken((int)fd, byte);
 }

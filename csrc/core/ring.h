@@ -32,18 +32,19 @@ typedef struct asp_ring { /* private copy of the checked geometry */
     uint32_t max_readers;
     asp_overflow overflow;
     uint64_t id;
-    uint32_t lock_fd; /* to ask with who lives, ASP_NO_LOCK_FD: nobody asks. Changes while others wait */
+    uint32_t lock_fd; /* to ask with who lives, or one of the two below. Changes while others wait */
     asp_ring_control *control;
     asp_ring_reader_line *readers;
     uint8_t *data;
 } asp_ring;
 
-#define ASP_NO_LOCK_FD UINT32_MAX
+#define ASP_NO_LOCK_FD UINT32_MAX           /* nobody asks */
+#define ASP_CLOSED_LOCK_FD (UINT32_MAX - 1) /* being closed: its waits end soon, as if the others were dead */
 
 /* Have waits on this end ask whether the other side lives, with this descriptor of the segment that the end's own
- * lock belongs to; ASP_NO_LOCK_FD: no more. From any thread. False: this system cannot be asked. */
+ * lock belongs to; ASP_CLOSED_LOCK_FD before it is closed. From any thread. False: this system cannot be asked. */
 bool asp_ring_guard(asp_ring *ring, uint32_t lock_fd);
-/* Does the member with this byte live (lock.h)? True as well when nobody asks. */
+/* Does the member with this byte live (lock.h)? True as well where nobody asks. */
 bool asp_ring_member_lives(const asp_ring *ring, uint64_t byte);
 
 /* Bytes of a segment with this geometry, 0 when the geometry is not allowed
@@ -72,6 +73,7 @@ typedef struct asp_ring_writer {
     uint64_t wanted;    /* pad and record bytes of the claim that would have blocked */
     int64_t suspect;    /* the slot for which asp_ring_claim said ASP_E_LAYOUT, -1 for none */
     asp_bells *bells;   /* the doorbells of readers, or NULL: requests for one are refused */
+    uint64_t told_ns;   /* notified_ns at the last look that found no room */
     uint64_t room_ns;   /* when there was room again for what had none, until that is claimed; else 0 */
     bool closed;
     asp_predict predict; /* of when there is room again */

@@ -84,11 +84,17 @@ static asp_status drop_oldest(asp_ring_writer *writer, uint64_t bytes) {
 static bool writer_look(asp_watch *watch) {
     asp_ring_writer *writer = (asp_ring_writer *)watch;
     uint64_t limit;
+    /* pairs with the store in asp_park_notify_at; before the cursors, as it is stored after one */
+    const uint64_t told_ns = asp_load_relaxed_u64(&writer->ring.control->writable.notified_ns);
     if (writer->ring.overflow == ASP_OVERFLOW_DROP_OLDEST ||
         ask_readers(writer, &limit) != ASP_READY) {
         return true; /* the claim does not wait, or says what is wrong */
     }
-    return writer->head + writer->wanted <= limit;
+    if (writer->head + writer->wanted <= limit) {
+        return true;
+    }
+    writer->told_ns = told_ns; /* of a release that did not suffice, or of an earlier wait */
+    return false;
 }
 
 static unsigned writer_prepare(asp_watch *watch, asp_futex_word *words, unsigned room) {
@@ -100,26 +106,35 @@ static unsigned writer_prepare(asp_watch *watch, asp_futex_word *words, unsigned
     return 1;
 }
 
-/* When there was room: as who made it says if it had to wake us, else now. The stamp is a peer's, so any number: one that
- * is not of this wait says nothing. */
+/* When there was room: as who made it says if it had to wake us, else now. The stamp is a peer's, so any number, and
+ * a reader in Python leaves none: then a park seems to cost nothing, and no spin pays. One that is not of this wait,
+ * or of a release after which there was no room yet, says nothing. */
 static uint64_t writer_published(asp_watch *watch) {
     asp_ring_writer *writer = (asp_ring_writer *)watch;
     /* pairs with the store in asp_park_notify_at */
     const uint64_t told_ns = asp_load_relaxed_u64(&writer->ring.control->writable.notified_ns);
     const uint64_t now_ns = asp_now_ns();
-    writer->room_ns = told_ns >= writer->predict.begun_ns && told_ns <= now_ns ? told_ns : now_ns;
+    const bool of_this = told_ns != writer->told_ns && told_ns >= writer->predict.begun_ns;
+    writer->room_ns = of_this && told_ns <= now_ns ? told_ns : now_ns;
     return writer->room_ns;
 }
 
+/* Asks after those in the way only, and no further than to one that lives, for which the wait is then. Each question
+ * costs the kernel a walk over the locks of all. */
 static bool writer_peers_live(asp_watch *watch) {
-    const asp_ring *ring = &((const asp_ring_writer *)watch)->ring;
+    const asp_ring_writer *writer = (const asp_ring_writer *)watch;
+    const asp_ring *ring = &writer->ring;
+    bool live = true;
     for (uint32_t slot = 0; slot < ring->max_readers; slot++) {
+        /* relaxed: a guess, as the caller finds out */
+        const uint64_t cursor = asp_load_relaxed_u64(&ring->readers[slot].cursor) & ~ASP_POSITION_FLAGS;
         if (asp_load_relaxed_u32(&ring->readers[slot].state) == ASP_READER_ACTIVE &&
-            !asp_ring_member_lives(ring, ASP_LOCK_READER + slot)) {
-            return false;
+            cursor + ring->capacity < writer->head + writer->wanted) {
+            live = asp_ring_member_lives(ring, ASP_LOCK_READER + slot);
+            if (live) break;
         }
     }
-    return true;
+    return live;
 }
 
 asp_status asp_ring_writer_init(asp_ring_writer *writer, const asp_ring *ring) {
@@ -190,6 +205,10 @@ asp_status asp_ring_claim(asp_ring_writer *writer, uint64_t nbytes, void **paylo
     }
     writer->pad = pad;
     writer->claimed = size;
+    /* Not under asp_ring_want_past, for which a claim is no end of the wait. */
+    if (!writer->room_ns && writer->predict.waiting && writer->head + writer->wanted <= writer->limit) {
+        writer->room_ns = asp_now_ns(); /* the rehearsal of a wait found it */
+    }
     if (writer->room_ns) {
         asp_predict_arrival(&writer->predict, writer->room_ns);
         writer->room_ns = 0;

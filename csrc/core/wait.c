@@ -112,11 +112,16 @@ static asp_status timed_out(void) {
     return ASP_TIMED_OUT;
 }
 
-/* ASP_RECHECK_NS have passed. */
-static asp_status come_up(asp_watch *watch) { return asp_peers_live(watch) ? ASP_INTERRUPTED : timed_out(); }
+/* pace->recheck_ns has come. */
+static asp_status come_up(asp_watch *watch, asp_pace *pace) {
+    pace->recheck_ns = 0;
+    return asp_peers_live(watch) ? ASP_INTERRUPTED : timed_out();
+}
 
 asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
-    uint64_t now = asp_now_ns(), recheck = asp_after(now, ASP_RECHECK_NS);
+    uint64_t now = asp_now_ns();
+    if (!pace->recheck_ns) pace->recheck_ns = asp_after(now, ASP_RECHECK_NS);
+    const uint64_t recheck = pace->recheck_ns;
     asp_futex_word words[ASP_WATCH_WORDS];
     for (;;) {
         while (asp_pace_spins(pace, now) && now < deadline_ns) {
@@ -129,13 +134,13 @@ asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns) {
             now = asp_now_ns();
             pace->spun_ns += now - begun;
             if (ready) return satisfied(pace);
-            if (until == recheck) return come_up(watch);
+            if (until == recheck) return come_up(watch, pace);
         }
         pace->spinning = false;
         unsigned count = watch->prepare ? watch->prepare(watch, words, ASP_WATCH_WORDS) : 0;
         if (watch->look(watch)) return satisfied(pace);
         if (now >= deadline_ns) return timed_out();
-        if (now >= recheck) return come_up(watch);
+        if (now >= recheck) return come_up(watch, pace);
         uint64_t until = earlier(deadline_ns, recheck);
         bool until_spin = pace->spin_from_ns > now && pace->spin_from_ns < until;
         if (until_spin) until = pace->spin_from_ns;

@@ -32,11 +32,13 @@ typedef struct asp_pace {
     asp_predict *predict;   /* says what comes after that; NULL: nothing, it stays parked */
     asp_price price;        /* for the predictor */
     uint64_t spun_ns;       /* spent spinning so far */
+    uint64_t recheck_ns;    /* when to come up next, whatever comes between; 0: ASP_RECHECK_NS from now */
     uint64_t due_ns;        /* when the last sleep should have ended, until a spin begins; else 0 */
     uint64_t sleep_ns;      /* next sleep of a cold wait that nobody notifies; doubles */
     uint64_t max_sleep_ns;  /* up to this, > 0 */
     bool hardware;          /* may use the hardware monitor */
     bool rehearses;         /* the caller wants ASP_DUE */
+    bool uncounted;         /* a part of a wait, which the caller counts as a whole; of a waiter's tickets */
     bool parked;            /* has been through at least one park */
     bool spinning;          /* the last look was one of a spin */
 } asp_pace;
@@ -76,9 +78,9 @@ bool asp_spin_step(asp_watch *watch, bool armed, uint64_t slice_ns);
 bool asp_spin(asp_watch *watch, uint64_t until_ns, bool hardware);
 
 /* Wait in the calling thread. ASP_READY, ASP_TIMED_OUT (before the deadline: somebody died whom it waits for), or
- * ASP_INTERRUPTED: let signal handlers run, then call again with the same pace. ASP_DUE where the pace rehearses: a planned sleep is over, so walk the way
- * that a message will take while there is time, and call again with a pace that has its due_ns. The caller has
- * looked once already. */
+ * ASP_INTERRUPTED: let signal handlers run, then call again with the same pace. ASP_DUE where the pace rehearses: a
+ * planned sleep is over, so walk the way that a message will take while there is time, and call again with a pace that
+ * has its due_ns and recheck_ns. The caller has looked once already. */
 asp_status asp_wait(asp_watch *watch, asp_pace *pace, uint64_t deadline_ns);
 
 #endif

@@ -108,7 +108,9 @@ static void take_out(asp_waiter *waiter, asp_ticket *ticket) {
 static void complete(asp_waiter *waiter, asp_ticket *ticket, asp_status status) {
     ticket->pace.spinning = ticket->place < waiter->hot;
     take_out(waiter, ticket);
-    if (status == ASP_TIMED_OUT) ASP_COUNT(timed_out, 1);
+    if (ticket->pace.uncounted) {
+        /* the caller's */
+    } else if (status == ASP_TIMED_OUT) ASP_COUNT(timed_out, 1);
     else if (ticket->pace.parked && !ticket->pace.spinning) ASP_COUNT(parked, 1);
     else ASP_COUNT(spun, 1);
     ticket->state = ASP_TICKET_DONE;
@@ -332,7 +334,7 @@ bool asp_waiter_cancel(asp_waiter *waiter, asp_ticket *ticket, void **token) {
     bool won = mine && ticket->state == ASP_TICKET_LIVE;
     if (won) {
         *token = take_live(waiter, ticket);
-        ASP_COUNT(cancelled, 1);
+        if (!ticket->pace.uncounted) ASP_COUNT(cancelled, 1);
     } else if (mine && ticket->state == ASP_TICKET_DONE) {
         *token = take_done(waiter, ticket);
     }

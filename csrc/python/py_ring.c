@@ -87,7 +87,7 @@ PyObject *asp_py_end_wait(asp_py_end *self, asp_watch *watch) {
 }
 
 PyObject *asp_py_end_guard(asp_ring *ring, PyObject *lock_fd) {
-    uint32_t fd = ASP_NO_LOCK_FD;
+    uint32_t fd = ASP_CLOSED_LOCK_FD;
     if (lock_fd != Py_None && !asp_u32(lock_fd, &fd)) return NULL;
     return PyBool_FromLong(asp_ring_guard(ring, fd));
 }

@@ -116,6 +116,7 @@ static PyObject *wait_look(asp_py_wait *self, PyObject *unused) {
     self->spun_ns = 0;
     self->caught = false;
     self->due_ns = 0;
+    self->recheck_ns = 0;
     asp_py_wait_leave(self);
     return PyBool_FromLong(ready);
 }
@@ -150,6 +151,7 @@ static void note_pace(asp_py_wait *self, const asp_pace *pace) {
     self->spun_ns += pace->spun_ns;
     self->caught = pace->spinning;
     self->due_ns = pace->due_ns;
+    self->recheck_ns = pace->recheck_ns;
 }
 
 /* What a waiter has spent on it, once nobody else writes it down any more. */
@@ -173,6 +175,7 @@ bool asp_py_wait_pace(asp_py_wait *self, PyObject *spin, uint64_t max_sleep_ns, 
         PyErr_SetString(PyExc_RuntimeError, "this wait has no plan: ask for one, or give it a time to spin");
         return false;
     }
+    pace->recheck_ns = self->recheck_ns;
     return true;
 }
 
@@ -269,10 +272,11 @@ static PyObject *wait_ended(asp_py_wait *self, PyObject *argument) {
 
 static PyObject *wait_prediction(asp_py_wait *self, void *unused) {
     (void)unused;
-    if (!asp_py_wait_enter(self)) return NULL;
+    /* Not entered: somebody may be waiting on it for long, and is asked about here. Its owner, whom the caller has, keeps
+     * the memory. */
     asp_predict_statistics found = {0};
-    if (self->watch->predict) found = self->watch->predict->statistics;
-    asp_py_wait_leave(self);
+    const asp_watch *watch = self->watch;
+    if (watch && watch->predict) found = watch->predict->statistics;
     return Py_BuildValue("(KKKKK)", (unsigned long long)found.predicted, (unsigned long long)found.early,
                          (unsigned long long)found.late, (unsigned long long)found.spun_caught_ns,
                          (unsigned long long)found.spun_lost_ns);

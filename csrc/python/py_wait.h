@@ -21,6 +21,7 @@ typedef struct asp_py_wait {
     uint64_t spun_ns;      /* it spent spinning so far */
     uint64_t cpu_begun_ns; /* of this thread when it parked, if that park is measured; else 0 */
     uint64_t due_ns;       /* of a sleep that its timer ended, until a spin begins; else 0 */
+    uint64_t recheck_ns;
     uint64_t yield_ns;     /* when a spin in slices yields next */
     bool planned;          /* a plan was asked for, and its outcome is not known */
     bool caught;           /* the last look that was true was one of a spin */

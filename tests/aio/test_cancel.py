@@ -300,7 +300,7 @@ class Table:
     def __init__(self) -> None:
         self.submitted: list[object] = []
 
-    def _submit(self, _: object, ticket: object, *__: object) -> None:
+    def _submit(self, _: object, ticket: object, *__: object, **___: object) -> None:
         self.submitted.append(ticket)
 
     def _cancel(self, _: object) -> bool:

@@ -12,7 +12,7 @@ from broadcast_support import SHM, fill, pair, until_waits, waits
 from support import running, until
 
 import aiospin
-from aiospin import ClosedResourceError
+from aiospin import ClosedResourceError, _member
 
 
 def test_closed_writer(run):
@@ -78,6 +78,13 @@ def test_closed_reader(run):
     run(main)
 
 
+@pytest.fixture
+def no_python(monkeypatch):
+    """Waits that the core guards by itself ask nothing in Python meanwhile."""
+    monkeypatch.setattr(_member, "GUARDED_NS", 3600 * 10**9)
+
+
+@pytest.mark.usefixtures("no_python")
 def test_close_while_a_task_receives(run):
     async def main():
         writer, [reader] = pair()
@@ -95,6 +102,7 @@ def test_close_while_a_task_receives(run):
     run(main)
 
 
+@pytest.mark.usefixtures("no_python")
 def test_close_while_a_task_sends(run):
     async def main():
         writer, [reader] = pair()
@@ -121,6 +129,7 @@ def ends_closed(call):
         call()
 
 
+@pytest.mark.usefixtures("no_python")
 def test_close_while_a_thread_receives():
     for _ in range(5):
         writer, [reader] = pair()
@@ -129,6 +138,7 @@ def test_close_while_a_thread_receives():
             reader.close()
 
 
+@pytest.mark.usefixtures("no_python")
 def test_close_while_a_thread_sends():
     for _ in range(5):
         writer, [reader] = pair()
@@ -137,6 +147,25 @@ def test_close_while_a_thread_sends():
             with running(partial(ends_closed, partial(writer.send_sync, b""))):
                 until(partial(waits, writer))
                 writer.close()
+
+
+def test_statistics_while_a_thread_waits():
+    """Who looks into why a send hangs asks for them."""
+    writer, [reader] = pair()
+    with writer, reader:
+        with running(reader.receive_sync) as outcome:
+            until(partial(waits, reader))
+            assert reader.statistics().sequence == 0
+            assert reader.statistics().prediction.predicted == 0
+            writer.send_nowait(b"now")
+        assert outcome.value == b"now"
+        count = fill(writer)
+        with running(partial(writer.send_sync, b"")):
+            until(partial(waits, writer))
+            [held_up_by] = writer.statistics().readers
+            assert held_up_by.lag == count
+            assert writer.statistics().prediction.predicted == 0
+            reader.receive_many_nowait()
 
 
 def test_close_at_any_time_of_a_thread_that_receives():

@@ -59,6 +59,8 @@ static void both_ends_ask_after_each_other(void) {
     set_up(&b, ASP_OVERFLOW_BLOCK);
     join(&b, &first, 0);
     join(&b, &second, READERS - 1);
+    for (uint64_t n = 0; send(&b, n, 100) == ASP_READY; n++) {
+    }
     asp_watch *ends[] = {&b.writer.watch, &first.watch, &second.watch};
     for (int i = 0; i < 3; i++) CHECK(asp_peers_live(ends[i])); /* nobody asks */
     const int writer = memfd_create("segment", MFD_CLOEXEC), at_first = again(writer), at_second = again(writer);
@@ -69,7 +71,10 @@ static void both_ends_ask_after_each_other(void) {
     lock(writer, F_WRLCK, ASP_LOCK_WRITER);
     CHECK(asp_peers_live(&first.watch));
     lock(at_first, F_WRLCK, ASP_LOCK_READER);
-    CHECK(!asp_peers_live(&b.writer.watch)); /* the second one */
+    CHECK(asp_peers_live(&b.writer.watch)); /* waits for one that lives */
+    while (copy(&first) == ASP_READY) {
+    }
+    CHECK(!asp_peers_live(&b.writer.watch)); /* only the second is in the way */
     lock(at_second, F_WRLCK, ASP_LOCK_READER + READERS - 1);
     CHECK(asp_peers_live(&b.writer.watch));
     /* Who dies takes the lock along; a slot that is free is nobody's. */
@@ -79,9 +84,10 @@ static void both_ends_ask_after_each_other(void) {
     CHECK(asp_peers_live(&b.writer.watch));
     close(writer);
     CHECK(!asp_peers_live(&first.watch));
-    /* An end that is being closed asks no more. */
-    CHECK(!asp_ring_guard(&first.ring, ASP_NO_LOCK_FD));
-    CHECK(asp_peers_live(&first.watch));
+    CHECK(asp_ring_guard(&first.ring, ASP_NO_LOCK_FD));
+    CHECK(asp_peers_live(&first.watch)); /* nobody asks */
+    CHECK(asp_ring_guard(&first.ring, ASP_CLOSED_LOCK_FD));
+    CHECK(!asp_peers_live(&first.watch)); /* its waits end */
     close(at_first);
     tear_down(&b);
 }

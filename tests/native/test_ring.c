@@ -700,6 +700,28 @@ static void a_writer_learns_when_there_is_room(void) {
         CHECK_U64(b.writer.predict.last_ns, room_ns);
         last_ns = room_ns;
     }
+    /* Who woke it made too little room, and whoever made the rest found it awake: the room is of then, not earlier. */
+    for (unsigned rehearsed = 0; rehearsed < 2; rehearsed++) {
+        asp_futex_word word;
+        CHECK_STATUS(send(&b, n, 2 * ROOM), ASP_WOULD_BLOCK);
+        asp_predict_plan(watch->predict, asp_now_ns(), &price);
+        CHECK(watch->prepare(watch, &word, 1) == 1);
+        CHECK_STATUS(copy(&reader), ASP_READY);
+        CHECK(!look(watch));
+        while (copy(&reader) == ASP_READY && !look(watch)) {
+        }
+        const uint64_t after_ns = asp_now_ns();
+        if (!rehearsed) {
+            CHECK(watch->published(watch) >= *told_ns);
+            CHECK(watch->published(watch) >= after_ns);
+            asp_predict_outcome(watch->predict, ASP_PREDICT_SPUN, b.writer.room_ns, asp_now_ns(), 0);
+        } /* else the operation that ends the rehearsal finds it */
+        send_ready(&b, n++, 2 * ROOM);
+        CHECK(b.writer.predict.last_ns >= after_ns);
+        asp_predict_outcome(watch->predict, ASP_PREDICT_FOUND, 0, 0, 0);
+        while (send(&b, n, ROOM) == ASP_READY) n++;
+    }
+    last_ns = b.writer.predict.last_ns;
     /* What needed no wait says nothing of when there is room. */
     CHECK_STATUS(copy(&reader), ASP_READY);
     send_ready(&b, n, ROOM);

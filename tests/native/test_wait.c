@@ -138,6 +138,7 @@ static void a_long_wait_asks_after_its_peers(void) {
                 asp_pace pace = asp_pace_start(asp_now_ns(), spins ? PATIENCE_NS : 0, PATIENCE_NS, true);
                 pace.sleep_ns = PATIENCE_NS;
                 CHECK(asp_wait(&f.watch, &pace, ASP_FOREVER) == (asked < 2 ? ASP_INTERRUPTED : ASP_TIMED_OUT));
+                CHECK(!pace.recheck_ns); /* the next time is reckoned anew */
                 CHECK(f.asked == asked);
                 CHECK(asp_tally_read().timed_out == timed_out + asked - 1);
             }
@@ -227,6 +228,14 @@ static void a_signal_ends_a_park(void) {
     CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
     CHECK(asp_now_ns() - now < ASP_RECHECK_NS);
     CHECK(wait_through(&f.watch, &pace, asp_now_ns()) == ASP_TIMED_OUT); /* and can be gone on with */
+    /* Signals that come more often than it asks after its peers do not put that off. */
+    f.watch.peers_live = peers_live;
+    f.dies_at = 1;
+    pace = asp_pace_start(asp_now_ns(), 0, MS, true);
+    CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    CHECK(wait_through(&f.watch, &pace, asp_now_ns() + PATIENCE_NS) == ASP_TIMED_OUT);
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    CHECK(f.asked == 1);
 }
 
 static void one_line_is_one_line(void) {

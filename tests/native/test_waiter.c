@@ -342,6 +342,7 @@ static void asks_after_peers(void) {
         asp_waiter *w = asp_waiter_new();
         uint32_t word = 0;
         flag f[N];
+        const uint64_t begun = asp_now_ns(), parks = asp_tally_read().parks;
         asp_status status;
         for (int i = 0; i < N; i++) {
             flag_init(&f[i], &word, true);
@@ -349,7 +350,6 @@ static void asks_after_peers(void) {
             f[i].dies_at = i ? 0 : 3;
             CHECK(submit(w, &f[i], &f[i], spins ? PATIENCE_NS : 0, ASP_FOREVER) == ASP_READY);
         }
-        const uint64_t begun = asp_now_ns(), parks = asp_tally_read().parks;
         CHECK(asp_waiter_run(w, ASP_FOREVER) == ASP_READY);
         const uint64_t took = asp_now_ns() - begun;
         CHECK(take(w, &status) == &f[0] && status == ASP_TIMED_OUT && f[0].asked == 3);
@@ -404,6 +404,35 @@ static void one_thread_runs_it(void) {
     CHECK(asp_waiter_drop(w, &token) == NULL);
     CHECK(submit(w, &f, &f, 0, ASP_FOREVER) == ASP_STOPPED);
     CHECK(asp_waiter_run(w, ASP_FOREVER) == ASP_STOPPED);
+    asp_waiter_free(w);
+}
+
+/* Without being let, whoever asks while the thread spins gets in by luck: it is woken when the lock is free, and finds that
+ * it is not. Of one in a hundred that took thousands of looks. Here some may have to wait for their own CPU. */
+static void who_asks_comes_in_at_the_next_pass(void) {
+    enum { TIMES = 10000, SOON = 200 /* looks */, UNLUCKY = TIMES / 1000 };
+    asp_waiter *w = asp_waiter_new();
+    runner r = {.waiter = w};
+    uint32_t word = 0;
+    flag f;
+    flag_init(&f, &word, false);
+    CHECK(submit(w, &f, &f, ASP_FOREVER, ASP_FOREVER) == ASP_READY);
+    pthread_t thread = start(run_once, &r);
+    const uint64_t since = asp_now_ns();
+    unsigned late = 0;
+    for (unsigned i = 0; i < TIMES; i++) {
+        /* at any time of its turn, and not always right after it yielded */
+        const uint64_t from = asp_load_relaxed_u64(&f.looks) + i % 300;
+        while (asp_load_relaxed_u64(&f.looks) < from) patient(since);
+        const uint64_t looks = asp_load_relaxed_u64(&f.looks);
+        CHECK(asp_waiter_live(w) == 1);
+        late += asp_load_relaxed_u64(&f.looks) - looks > SOON;
+    }
+    CHECK_SAY(late <= UNLUCKY, "%u of %d", late, TIMES);
+    asp_waiter_stop(w);
+    CHECK(pthread_join(thread, NULL) == 0 && r.status == ASP_STOPPED);
+    void *token;
+    CHECK(asp_waiter_drop(w, &token) == &f.ticket);
     asp_waiter_free(w);
 }
 
@@ -765,6 +794,7 @@ int main(int argc, char **argv) {
     asks_after_peers();
     idle_ends_the_run();
     one_thread_runs_it();
+    who_asks_comes_in_at_the_next_pass();
     a_parked_waiter_hears_submit_and_stop();
     more_tickets_than_futex_words();
     looks_of_cold_waits_fall_together();
