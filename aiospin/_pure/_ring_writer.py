@@ -364,6 +364,8 @@ class RingWriter(End):
             if not self._turn.ended:
                 self._turn.ended = True
                 self._pad = self._claimed = 0
+                # A signal handler may have raised in the middle of the last publish, between the two below.
+                self._segment.sequence = self._sequence
                 self._segment.head = head_word(self._watch.head, self._sequence) | HEAD_CLOSED
                 self._wake_readers()
 

@@ -600,6 +600,29 @@ def test_a_writer_learns_when_there_is_room() -> None:
             assert not writer.send(bytes(100))
 
 
+@pytest.mark.parametrize("step", ["sequence", "head"])
+def test_an_interrupted_publish_ends_with_the_stream(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Of the stand-in alone, where a signal handler can raise in the middle: the message is sent, and counted."""
+    with ring(pure) as (_, writer, reader):
+        assert writer.send(b"one")
+        with monkeypatch.context() as patch:
+
+            def interrupted(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            segment = type(writer._segment)
+            patch.setattr(segment, step, getattr(segment, step).setter(interrupted))
+            with pytest.raises(KeyboardInterrupt):
+                writer.send(b"two")
+        writer.close()
+        assert reader.receive() == b"one"
+        assert reader.receive() == b"two"
+        with pytest.raises(EndOfStream):
+            reader.receive()
+
+
 def test_a_rehearsal_ends_no_wait(core: Any) -> None:
     """Nor does it begin one, or look: whoever rehearses tries its operation itself."""
     with ring(core) as (_, writer, reader):
