@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # One slice, and so what a ready callback of somebody else may have to wait: long against the 1 to 3
 # us that the loop needs between two slices, short against the 50 us that other wakes are late
-# anyway.
+# anyway (benchmarks/constants.py, "slice").
 SLICE_NS: Final = 10_000
 # A pass of a loop with nothing else to do takes up to 10 us here; one that takes longer than this
 # ran somebody else's callbacks.

@@ -10,7 +10,7 @@
 #define LOOKS_PER_CLOCK 8
 
 /* ns between two yields of a spinning thread. A system call of 0.2 to 0.6 us costs 2 to 6 % of what burns
- * anyhow, and a writer waits no longer than this for its CPU: benchmarks/peers.py --places same. Where a
+ * anyhow, and a writer waits no longer than this for its CPU: benchmarks/constants.py, "yield". Where a
  * stranger computes on that CPU a yield costs a time slice of 3 ms; then a reader learns that a spin is slower than a
  * park. (To yield seldom after such a loss has been tried: it kept readers from learning that.) */
 #define YIELD_NS 10000u
