@@ -1,10 +1,14 @@
-"""Random programs against a plain list: whatever is sent, received, attached, abandoned and closed in whatever order,
-each reader gets what was published after it attached, in order, or is told exactly how much it lost."""
+"""Random programs against a plain list: whatever is sent, received, attached, abandoned, cancelled, killed and closed,
+in whatever order, each reader gets what was published after it attached, in order, or hears just how much it lost."""
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -32,6 +36,25 @@ sizes = st.one_of(
 )
 
 
+async def cancelled(call: Any, passes: int) -> Any:
+    """What a call came to that is cancelled after so many passes of the loop; None: to nothing."""
+    outcome = None
+
+    async def run() -> None:
+        nonlocal outcome
+        try:
+            outcome = await call()
+        except (EndOfStream, LaggedError) as end:
+            outcome = end
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        for _ in range(passes):
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    return outcome
+
+
 class Machine(RuleBasedStateMachine):
     readers = Bundle("readers")
 
@@ -44,9 +67,9 @@ class Machine(RuleBasedStateMachine):
         self.published: list[bytes] = []
         self.next: dict[BroadcastReader, int] = {}  # the index of what each gets next
         self.closed = False
-        self.dropped = (
-            False  # an abandoned write may have, and nothing that could be counted came after it
-        )
+        # An abandoned write may have dropped messages, and nothing that could be counted came after it.
+        self.dropped = False
+        self.killed = False  # a reader was, and the writer may not have noticed yet
 
     def teardown(self) -> None:
         if hasattr(self, "writer"):
@@ -61,8 +84,10 @@ class Machine(RuleBasedStateMachine):
     # ---- the writer ----
 
     def may_be_full(self) -> bool:
-        """In "block" mode a reader that has something to read may be in the way; nobody else ever is."""
-        return not self.lossy and any(at < len(self.published) for at in self.next.values())
+        """In "block" mode a reader that has something to read may be in the way, or a dead one for a while; nobody
+        else ever is."""
+        behind = any(at < len(self.published) for at in self.next.values())
+        return not self.lossy and (behind or self.killed)
 
     def publish(self, send: Any, messages: list[bytes]) -> None:
         try:
@@ -114,6 +139,18 @@ class Machine(RuleBasedStateMachine):
             assert self.writer.statistics().messages == before
         else:
             self.publish(write, [message])
+
+    @precondition(lambda self: not self.closed)
+    @rule(size=sizes, passes=st.integers(0, 2))
+    def cancel_a_send(self, size: int, passes: int) -> None:
+        """It was sent, or nothing was."""
+        message = self.message(size)
+        before = self.writer.statistics().messages
+        anyio.run(cancelled, lambda: self.writer.send(message), passes)
+        count = self.writer.statistics().messages - before
+        assert 0 <= count <= 1
+        self.published += [message][:count]
+        self.dropped = self.lossy and not count
 
     @rule()
     def close_the_writer(self) -> None:
@@ -180,6 +217,34 @@ class Machine(RuleBasedStateMachine):
             return got
 
         self.take(reader, read)
+
+    @rule(reader=readers, passes=st.integers(0, 2))
+    def cancel_a_receive(self, reader: BroadcastReader, passes: int) -> None:
+        """It has got the next message, or that is still there."""
+        outcome = anyio.run(cancelled, reader.receive, passes)
+
+        def receive() -> list[bytes]:
+            if isinstance(outcome, Exception):
+                raise outcome
+            return [outcome]
+
+        if outcome is not None:
+            self.take(reader, receive)
+
+    @precondition(lambda self: not self.closed and len(self.next) < MAX_READERS)
+    @rule()
+    def kill_a_reader(self) -> None:
+        """In another process, right after it attached: it never reads anything, and leaves its slot as it is."""
+        handle = self.writer.handle
+        pid = os.fork()
+        if pid == 0:
+            try:
+                reader = BroadcastReader.attach(handle)
+                assert not reader.closed
+            finally:
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self.killed = True
 
     @rule(reader=readers)
     def look(self, reader: BroadcastReader) -> None:
