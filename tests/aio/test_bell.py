@@ -29,9 +29,8 @@ from aiospin import BroadcastReader, BroadcastWriter
 
 
 def bells() -> set[str]:
-    return {
-        name for name in os.listdir("/dev/shm") if f"-{os.getpid()}" in name and ".bell-" in name
-    }
+    ours = f"aiospin-{os.getpid()}-"
+    return {name for name in os.listdir("/dev/shm") if name.startswith(ours) and ".bell-" in name}
 
 
 def remove_bells() -> None:
