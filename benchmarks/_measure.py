@@ -16,14 +16,16 @@ import statistics
 import sys
 import tempfile
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiospin._cli.bench.loops import missing
 from aiospin._cli.bench.machine import describe, machine
+from aiospin._cli.bench.numbers import Latency, row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def present_loops(names: Sequence[str]) -> list[str]:
@@ -92,6 +94,31 @@ def write_json(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> 
         settings = {name: value for name, value in vars(arguments).items() if name != "json"}
         found = {"machine": asdict(machine()), "settings": settings, "results": results}
         Path(arguments.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_latencies(
+    arguments: argparse.Namespace, measure: Callable[[str, str, float, float], Latency]
+) -> None:
+    """The table, and the JSON, of what is measured for each of the command line's periods (ms), loops and policies.
+
+    :param measure: one run: loop, policy, period and length in seconds.
+    """
+    introduce(arguments, "the median (smallest to largest)")
+    lines = list(product(arguments.periods, present_loops(arguments.loops), arguments.policies))
+    widths = (9, 10, 8, *Latency.WIDTHS)
+    print("\n" + row(["loop", "policy", "period", *Latency.HEADS], widths))
+    progress = Progress(len(lines) * arguments.runs)
+    results: list[dict[str, Any]] = []
+    for period, loop, policy in lines:
+        runs = []
+        for _ in range(arguments.runs):
+            progress.step(f"{period:g} ms, {loop}, {policy}")
+            runs.append(measure(loop, policy, period / 1e3, arguments.seconds))
+        progress.clear()
+        print(row([loop, policy, f"{period:g} ms", *Latency.cells(runs)], widths), flush=True)
+        shown = [asdict(run) for run in runs]
+        results.append({"loop": loop, "policy": policy, "period_ms": period, "runs": shown})
+    write_json(arguments, results)
 
 
 class Progress:

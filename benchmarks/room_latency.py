@@ -16,24 +16,15 @@ from __future__ import annotations
 import mmap
 import sys
 import time
-from dataclasses import asdict
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from _measure import (
-    Progress,
-    introduce,
-    meeting_folder,
-    parser,
-    present_loops,
-    write_json,
-)
+from _measure import measure_latencies, meeting_folder, parser
 
 import aiospin
 from aiospin._cli.bench.arrivals import Due
 from aiospin._cli.bench.crew import Crew
 from aiospin._cli.bench.loops import BLOCKING, LOOPS, run_on
-from aiospin._cli.bench.numbers import Latency, row
+from aiospin._cli.bench.numbers import Latency
 from aiospin._cli.bench.pacing import paced, sleep_exactly
 
 if TYPE_CHECKING:
@@ -47,7 +38,6 @@ POLICIES = {
 CAPACITY = 4096  # bytes of the ring, the smallest
 SIZE = 992  # bytes of a message: with its header a quarter of that, so that each that goes makes room for one
 WARM_UP = 50  # sends at the start of each run that are not counted
-WIDTHS = (9, 10, 8, *Latency.WIDTHS)
 
 
 def clock(path: str) -> memoryview[int]:
@@ -147,22 +137,7 @@ def main() -> int:
         "--periods", nargs="+", type=float, default=[1, 10], help="ms between two releases"
     )
     arguments = command_line.parse_args()
-    introduce(arguments, "the median (smallest to largest)")
-    present = present_loops(arguments.loops)
-    print("\n" + row(["loop", "policy", "period", *Latency.HEADS], WIDTHS))
-    lines = list(product(arguments.periods, present, arguments.policies))
-    progress = Progress(len(lines) * arguments.runs)
-    results: list[dict[str, Any]] = []
-    for period, loop, policy in lines:
-        runs = []
-        for _ in range(arguments.runs):
-            progress.step(f"{period:g} ms, {loop}, {policy}")
-            runs.append(measure(loop, policy, period / 1e3, arguments.seconds))
-        progress.clear()
-        print(row([loop, policy, f"{period:g} ms", *Latency.cells(runs)], WIDTHS), flush=True)
-        shown = [asdict(run) for run in runs]
-        results.append({"loop": loop, "policy": policy, "period_ms": period, "runs": shown})
-    write_json(arguments, results)
+    measure_latencies(arguments, measure)
     return 0
 
 

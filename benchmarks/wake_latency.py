@@ -13,29 +13,20 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from _measure import (
-    Progress,
-    introduce,
-    parser,
-    present_loops,
-    write_json,
-)
+from _measure import measure_latencies, parser
 
 import aiospin
 from aiospin._cli.bench.crew import Crew
 from aiospin._cli.bench.loops import LOOPS, run_on
-from aiospin._cli.bench.numbers import Latency, row
+from aiospin._cli.bench.numbers import Latency
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 POLICIES = ("latency", "balanced", "powersave")
 WARM_UP = 50  # messages at the start of each run that are not counted
-WIDTHS = (8, 10, 8, *Latency.WIDTHS)
 
 
 def writer(control: Connection, period: float, count: int) -> None:
@@ -86,22 +77,7 @@ def main() -> int:
         "--periods", nargs="+", type=float, default=[0.1, 1, 10], help="ms between two messages"
     )
     arguments = command_line.parse_args()
-    introduce(arguments, "the median (smallest to largest)")
-    loops = present_loops(arguments.loops)
-    print("\n" + row(["loop", "policy", "period", *Latency.HEADS], WIDTHS))
-    lines = list(product(arguments.periods, loops, arguments.policies))
-    progress = Progress(len(lines) * arguments.runs)
-    results: list[dict[str, Any]] = []
-    for period, loop, policy in lines:
-        runs = []
-        for _ in range(arguments.runs):
-            progress.step(f"{period:g} ms, {loop}, {policy}")
-            runs.append(measure(loop, policy, period / 1e3, arguments.seconds))
-        progress.clear()
-        print(row([loop, policy, f"{period:g} ms", *Latency.cells(runs)], WIDTHS), flush=True)
-        shown = [asdict(run) for run in runs]
-        results.append({"loop": loop, "policy": policy, "period_ms": period, "runs": shown})
-    write_json(arguments, results)
+    measure_latencies(arguments, measure)
     return 0
 
 

@@ -198,10 +198,8 @@ class TrioLoop:
         """Sleep until a time that was planned, while the waiter thread sleeps on the watch."""
         try:
             woken = await self._with_waiter(target, until_ns, 0, policy, waiter, nap=True)
-        except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
-            raise  # counted by suspend()
-        except BaseException:
-            core.count("parked", 1)  # what the recheck raised ends the wait
+        except Exception:  # of the recheck, which ends the wait; suspend() counts a cancellation
+            core.count("parked", 1)
             raise
         return target.wait.woken(0 if woken else until_ns) or (woken and target.recheck_now())
 
