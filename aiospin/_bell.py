@@ -121,6 +121,11 @@ class Bell:
         """True: asleep as far as the writer knows. False: there is something to receive, or it is not ready."""
         return not self._unusable and self._ring.bell_park()
 
+    @property
+    def parked(self) -> bool:
+        """Nobody has rung since park(), nor called unpark()."""
+        return self._ring.bell() == _PARKED
+
     def unpark(self) -> None:
         """Awake, whoever ended the sleep. If the writer was faster a byte comes, and the poll will tell."""
         self._ring.bell_unpark()

@@ -180,9 +180,10 @@ class AsyncioLoop:
         try:
             due = await sleep.future
         finally:
-            bell.sleeper = None
-            if bell.fifo >= 0:
-                bell.unpark()
+            if bell.sleeper is sleep:  # else the writer has unparked it
+                bell.sleeper = None
+                if bell.fifo >= 0:
+                    bell.unpark()
         planned = due and asleep_until_ns == until_ns
         due_ns = until_ns if planned else core.FOREVER if due else 0
         return target.wait.woken(due_ns) or (not planned and target.recheck_now())
@@ -257,11 +258,15 @@ class AsyncioLoop:
 
     def _rung(self, bell: Bell) -> None:
         sleep = bell.sleeper
-        if not bell.drain():
+        if sleep is not None and not bell.parked:
+            # The byte stays where it is: the poll comes here again for it, and the message is out by then.
+            bell.sleeper = None
+            sleep.end(False)
+        elif not bell.drain():
             # The writer's end is closed, and would be reported without end.
             self.disown(bell, bell.discard)
-        if sleep is not None:
-            sleep.end(False)
+            if sleep is not None:
+                sleep.end(False)
 
     def _due(self, bell: Bell) -> None:
         sleep = bell.sleeper

@@ -145,6 +145,10 @@ class TrioLoop:
         bell = target.bell
         if bell is None or (bell.owner is not self and not self._adopt(bell)):
             return None
+        # What the last sleep has left behind: nobody has polled it since.
+        if not bell.drain():  # the writer's end is closed
+            bell.discard()
+            return None
         asleep_until_ns = min(until_ns, core.now_ns() + LOOK_AGAIN_NS)
         bell.arm(asleep_until_ns)
         if not bell.park():
@@ -158,9 +162,6 @@ class TrioLoop:
             bell.unpark()
         due = core.now_ns() >= asleep_until_ns
         planned = due and asleep_until_ns == until_ns
-        bell.arm(core.FOREVER)
-        if not bell.drain():  # the writer's end is closed
-            bell.discard()
         due_ns = until_ns if planned else core.FOREVER if due else 0
         return target.wait.woken(due_ns) or (not planned and target.recheck_now())
 

@@ -454,8 +454,8 @@ class RingReader(End):
 
     def bell(self) -> int:
         """Where the doorbell stands."""
-        with self._turn:
-            return self._slot.bell
+        self._open()
+        return self._slot.bell
 
     def bell_park(self) -> bool:
         """True: parked, poll the FIFO. False: there is something to receive, or the bell is not

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import os
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -320,6 +322,13 @@ def test_a_forked_child_leaves_the_bell_alone(run: Any) -> None:
     run(main)
 
 
+def pending_rings(reader: BroadcastReader) -> int:
+    """Bytes in its FIFO."""
+    assert reader._bell is not None
+    answer = fcntl.ioctl(reader._bell.fifo, termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
 @bells_ring
 def test_a_bell_that_rings_for_nothing_is_no_message(run: Any) -> None:
     async def main() -> None:
@@ -327,12 +336,36 @@ def test_a_bell_that_rings_for_nothing_is_no_message(run: Any) -> None:
             [name] = bells()
             async with running(reader.receive) as received:
                 await asleep_on_bell(reader)
-                spurious = aiospin.statistics().spurious
                 write_to(name)
-                await until(lambda: aiospin.statistics().spurious > spurious)
+                await until(lambda: pending_rings(reader) == 0)
                 await asleep_on_bell(reader)
                 await writer.send(b"news")
                 assert await received.result() == b"news"
+
+    run(main)
+
+
+@bells_ring
+def test_a_ring_wakes_once_and_is_taken_out_of_the_fifo(run: Any) -> None:
+    """It is taken out after its message, when the reader may be asleep again."""
+
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            spurious = aiospin.statistics().spurious
+            async with anyio.create_task_group() as group:
+                group.start_soon(take, reader)
+                for _ in range(20):
+                    await asleep_on_bell(reader)
+                    await writer.send(b"news")
+                    await until(lambda: reader.lag == 0)
+                await asleep_on_bell(reader)
+                await until(lambda: pending_rings(reader) == 0)
+                assert aiospin.statistics().spurious == spurious
+                group.cancel_scope.cancel()
+
+    async def take(reader: BroadcastReader) -> None:
+        async for _ in reader:
+            pass
 
     run(main)
 
