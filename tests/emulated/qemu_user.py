@@ -143,7 +143,7 @@ def interpreter(machine: Machine, wheel: Path) -> Path:
     environment = WORK / machine.name
     advertise = environment / "advertise.so"
     base = debian.python(
-        *(SUITE, machine.debian, PYTHON, "python3-numpy", "python3-uvloop"),
+        *(SUITE, machine.debian, PYTHON, "python3-hypothesis", "python3-numpy", "python3-uvloop"),
         emulator=machine.emulator,
         preload=advertise,
     )

@@ -1,17 +1,24 @@
 /* test_lock.c - who lives: what waits of a ring find out from the locks on the segment's file. */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* F_OFD_SETLK, memfd_create */
+#define _GNU_SOURCE /* F_OFD_SETLK */
 #endif
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "lock.h"
 #include "ring_bench.h"
 #include "wait.h"
+
+static int segment_file(void) {
+    char name[] = "/tmp/asp-lock-XXXXXX";
+    const int fd = mkstemp(name);
+    CHECK(fd >= 0 && unlink(name) == 0);
+    return fd;
+}
 
 /* A description of its own of the same file, as another process has one. */
 static int again(int fd) {
@@ -28,7 +35,7 @@ static void lock(int fd, short kind, uint64_t byte) {
 }
 
 static void a_lock_is_seen_from_another_description(void) {
-    const int fd = memfd_create("segment", MFD_CLOEXEC), other = again(fd);
+    const int fd = segment_file(), other = again(fd);
     CHECK(!asp_lock_is_taken(other, ASP_LOCK_WRITER));
     lock(fd, F_WRLCK, ASP_LOCK_WRITER);
     CHECK(asp_lock_is_taken(other, ASP_LOCK_WRITER));
@@ -63,7 +70,7 @@ static void both_ends_ask_after_each_other(void) {
     }
     asp_watch *ends[] = {&b.writer.watch, &first.watch, &second.watch};
     for (int i = 0; i < 3; i++) CHECK(asp_peers_live(ends[i])); /* nobody asks */
-    const int writer = memfd_create("segment", MFD_CLOEXEC), at_first = again(writer), at_second = again(writer);
+    const int writer = segment_file(), at_first = again(writer), at_second = again(writer);
     CHECK(asp_ring_guard(&b.writer.ring, (uint32_t)writer));
     CHECK(asp_ring_guard(&first.ring, (uint32_t)at_first));
     for (int i = 0; i < 2; i++) CHECK(!asp_peers_live(ends[i])); /* nobody has a lock yet */
