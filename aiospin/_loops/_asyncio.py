@@ -258,15 +258,16 @@ class AsyncioLoop:
 
     def _rung(self, bell: Bell) -> None:
         sleep = bell.sleeper
-        if sleep is not None and not bell.parked:
-            # The byte stays where it is: the poll comes here again for it, and the message is out by then.
+        # A byte that wakes somebody stays: the poll comes here again for it, and the message is out by then.
+        if sleep is None or bell.parked:
+            if not bell.drain():
+                # The writer's end is closed, and would be reported without end.
+                self.disown(bell, bell.discard)
+            elif sleep is None or bell.parked:  # if not, the writer rang before it was drained
+                return
+        if sleep is not None:
             bell.sleeper = None
             sleep.end(False)
-        elif not bell.drain():
-            # The writer's end is closed, and would be reported without end.
-            self.disown(bell, bell.discard)
-            if sleep is not None:
-                sleep.end(False)
 
     def _due(self, bell: Bell) -> None:
         sleep = bell.sleeper

@@ -28,6 +28,7 @@ from support import settled as until
 
 import aiospin
 from aiospin import BroadcastReader, BroadcastWriter
+from aiospin._bell import Bell
 
 
 def bells() -> set[str]:
@@ -366,6 +367,34 @@ def test_a_ring_wakes_once_and_is_taken_out_of_the_fifo(run: Any) -> None:
     async def take(reader: BroadcastReader) -> None:
         async for _ in reader:
             pass
+
+    run(main)
+
+
+@bells_ring
+def test_a_ring_that_is_drained_with_an_older_one_is_heard(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer rings between the reader's look at its bell and its read of the FIFO."""
+    for loop in ("_asyncio", "_trio"):  # no second chance
+        monkeypatch.setattr(f"aiospin._loops.{loop}.LOOK_AGAIN_NS", 3600 * 10**9)
+    drain = Bell.drain
+
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            [name] = bells()
+            async with running(reader.receive) as received:
+                await asleep_on_bell(reader)
+
+                def drained(bell: Bell) -> bool:
+                    monkeypatch.setattr(Bell, "drain", drain)
+                    writer.send_nowait(b"news")
+                    return drain(bell)
+
+                monkeypatch.setattr(Bell, "drain", drained)
+                write_to(name, 1)
+                assert await received.result() == b"news"
+            assert Bell.drain is drain
 
     run(main)
 

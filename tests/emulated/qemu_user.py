@@ -156,8 +156,9 @@ def interpreter(machine: Machine, wheel: Path) -> Path:
             *("-O2", "-fPIC", "-shared", "-o", advertise),
             *(ROOT / "tests" / "emulated" / "advertise.c", "-ldl"),
         )
-        if wheels.probe(python) is None:
-            new = ["-m", "venv", "--without-pip", "--system-site-packages"]
+        made = environment / "pyvenv.cfg"  # which names the interpreter that it was made with
+        if wheels.probe(python) is None or f"{base.parent}\n" not in made.read_text():
+            new = ["-m", "venv", "--clear", "--without-pip", "--system-site-packages"]
             output(base, *new, environment)
             # By this machine's pip, ten times as fast: they are of nothing but Python.
             output(

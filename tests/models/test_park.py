@@ -141,6 +141,35 @@ def on_bell(slot: int, messages: int, mutant: str, mortal: bool = False) -> Thre
     return Thread(f"on bell {slot}", program, mortal)
 
 
+def on_loop(slot: int, messages: int, mutant: str) -> Thread:
+    """The same where rings stay in the FIFO until the poll tells of them again: AsyncioLoop._rung."""
+    bell, fifo = f"bell{slot}", f"fifo{slot}"
+    rung: list[Instruction] = [
+        Load(bell, "bell", acquire=True),
+        Jump("look", lambda known: known["bell"] != PARKED),
+    ]
+    program = (
+        *look(messages),
+        Update(bell, lambda old, known: PARKED, when=lambda old, known: old == READY),
+        Update("word", lambda old, known: old | BELL),
+        Fence(),
+        Load("head", "head", acquire=True),
+        Jump("unpark", lambda known: known["head"] == messages),
+        Label("poll"),
+        Sleep(fifo, 0),
+        *rung,
+        # Unlike above this relies on the lock of a pipe, which write() and read() both take.
+        Update(fifo, lambda old, known: 0),
+        *([] if mutant == "not asked after the drain" else rung),
+        Jump("poll"),
+        Label("unpark"),
+        Update(bell, lambda old, known: READY, when=lambda old, known: old == PARKED),
+        Jump("look"),
+        Label("end"),
+    )
+    return Thread(f"on bell {slot}", program)
+
+
 def nobody_sleeps(end: Any) -> str | None:
     return f"{sorted(end.asleep)} sleep for ever" if end.asleep else None
 
@@ -169,6 +198,16 @@ def test_a_sleeper_that_is_killed_takes_nobodys_wake() -> None:
 @pytest.mark.parametrize("messages", [1, 2])
 def test_a_bell(messages: int) -> None:
     explore(writer(messages, "", bells=1), on_bell(0, messages, ""))
+
+
+@pytest.mark.parametrize("messages", [1, 2, 3])
+def test_a_bell_that_is_drained_late(messages: int) -> None:
+    explore(writer(messages, "", bells=1), on_loop(0, messages, ""))
+
+
+def test_a_bell_that_is_drained_and_not_asked_after_is_caught() -> None:
+    with pytest.raises(Violation, match="sleep for ever"):
+        explore(writer(3, "", bells=1), on_loop(0, 3, "not asked after the drain"))
 
 
 def test_a_bell_and_a_sleeper() -> None:

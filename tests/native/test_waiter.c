@@ -356,7 +356,8 @@ static void asks_after_peers(void) {
         CHECK_SAY(took > 2 * ASP_RECHECK_NS && took < PATIENCE_NS, "%" PRIu64 " ns", took);
         /* two or three, as a question falls on this side of the third or on the other */
         for (int i = 1; i < N; i++) CHECK_SAY(f[i].asked - 2u <= 1, "%u", f[i].asked);
-        CHECK(spins || asp_tally_read().parks - parks <= 6);
+        /* without futex_waitv, as under qemu, it looks by itself in between */
+        if (!spins && asp_futex_waitv_available()) CHECK(asp_tally_read().parks - parks <= 6);
         void *token;
         for (int i = 1; i < N; i++) CHECK(asp_waiter_cancel(w, &f[i].ticket, &token));
         asp_waiter_free(w);
