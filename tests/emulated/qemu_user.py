@@ -141,7 +141,7 @@ def core(machine: Machine, brief: bool) -> list[bool]:
 def interpreter(machine: Machine, wheel: Path) -> Path:
     """Of a virtual environment with the wheel and what the suite needs."""
     environment = WORK / machine.name
-    advertise = environment / "advertise.so"
+    advertise = WORK / f"advertise-{machine.name}.so"
     base = debian.python(
         *(SUITE, machine.debian, PYTHON, "python3-hypothesis", "python3-numpy", "python3-uvloop"),
         emulator=machine.emulator,
