@@ -44,6 +44,7 @@ class Bell:
         "_unusable",
         "owner",
         "sleeper",
+        "undrained",
     )
 
     def __init__(self, ring: core.RingReader, path: Path, mode: int) -> None:
@@ -59,6 +60,8 @@ class Bell:
         """The event loop's port that polls it, or None."""
         self.sleeper: Any = None
         """The loop's own note of the wait that is parked on it, or None."""
+        self.undrained = False
+        """A ring has ended a sleep, and may still be in the FIFO."""
 
     @property
     def fifo(self) -> int:
@@ -136,6 +139,7 @@ class Bell:
 
     def drain(self) -> bool:
         """Take the rings out of the FIFO. False: the writer's end is closed."""
+        self.undrained = False
         try:
             return bool(os.read(self._fifo, _DRAIN_BYTES))
         except BlockingIOError:

@@ -170,6 +170,9 @@ class AsyncioLoop:
         bell = target.bell
         if bell is None or (bell.owner is not self and not self._adopt(bell)):
             return None
+        if bell.undrained:
+            # Here too: an edge-triggered poll does not tell of it again, and the FIFO would fill up.
+            bell.drain()
         asleep_until_ns = min(until_ns, core.now_ns() + LOOK_AGAIN_NS)
         bell.arm(asleep_until_ns)
         if not bell.park():
@@ -265,6 +268,8 @@ class AsyncioLoop:
                 self.disown(bell, bell.discard)
             elif sleep is None or bell.parked:  # if not, the writer rang before it was drained
                 return
+        else:
+            bell.undrained = True
         if sleep is not None:
             bell.sleeper = None
             sleep.end(False)

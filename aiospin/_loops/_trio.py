@@ -145,7 +145,7 @@ class TrioLoop:
         bell = target.bell
         if bell is None or (bell.owner is not self and not self._adopt(bell)):
             return None
-        # What the last sleep has left behind: nobody has polled it since.
+        # What the last sleep, or one in another loop, has left behind: nobody has polled it since.
         if not bell.drain():  # the writer's end is closed
             bell.discard()
             return None

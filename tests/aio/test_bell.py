@@ -9,6 +9,8 @@ import errno
 import fcntl
 import gc
 import os
+import select
+import selectors
 import subprocess
 import sys
 import termios
@@ -369,6 +371,30 @@ def test_a_ring_wakes_once_and_is_taken_out_of_the_fifo(run: Any) -> None:
             pass
 
     run(main)
+
+
+class EdgeTriggered(selectors.EpollSelector):
+    """Tells of a ring once, as mio and others do, where asyncio's and libuv's poll tell as long as it is there."""
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        self._selector.modify(key.fd, select.EPOLLIN | select.EPOLLET)  # type: ignore[attr-defined]
+        return key
+
+
+@bells_ring
+def test_rings_do_not_pile_up_in_an_edge_triggered_loop() -> None:
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            for _ in range(5):
+                async with running(reader.receive) as received:
+                    await asleep_on_bell(reader)
+                    await writer.send(b"news")
+                    assert await received.result() == b"news"
+                assert pending_rings(reader) <= 1
+
+    with contextlib.closing(asyncio.SelectorEventLoop(EdgeTriggered())) as loop:
+        loop.run_until_complete(main())
 
 
 @bells_ring
