@@ -21,7 +21,10 @@ from anyio.lowlevel import checkpoint
 
 import aiospin
 
-PATIENCE = 30.0  # seconds; far longer than anything here takes, so that a hang ends as a failure
+# How many times slower than real hardware this machine is: tests/emulated/qemu_user.py says so.
+SLOWNESS = float(os.environ.get("AIOSPIN_TEST_SLOWNESS", "1"))
+# seconds; far longer than anything here takes, so that a hang ends as a failure
+PATIENCE = 30.0 * SLOWNESS
 COMPILED = aiospin.capabilities().backend != "python"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from broadcast_support import scaled
-from support import environment
+from support import PATIENCE, SLOWNESS, environment
 
 SOAK = Path(__file__).parents[1] / "soak" / "soak.py"
 
@@ -26,11 +26,11 @@ def test_soak(seed):
             f"--messages={messages}",
             f"--seed={seed}",
             "--kill-every=0.1",
-            "--seconds=3",
+            f"--seconds={3 * SLOWNESS:g}",
         ],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=20 + PATIENCE,
         env=environment(),
         check=False,
     )

@@ -43,6 +43,7 @@ WORK = ROOT / "build" / "emulated"
 SUITE = "trixie"  # the first with qemu 10, and with RISC-V
 PYTHON = "3.13"
 
+SLOWNESS = 10  # times; the suite has that much more patience here
 # A minute of waits, stores and messages on every event loop. The rest takes tens of minutes: an
 # interpreter takes a second to start here, and tests/unit alone five minutes of CPU time.
 PART = ["tests/broadcast/test_in_place.py", "tests/unit/test_flag.py"]
@@ -178,7 +179,7 @@ def api(machine: Machine, python: Path, whole: bool) -> list[bool]:
     passed = [recorded(title, machine.where, python, program, *machine.backends)]
     suite: list[str | Path] = [
         *(python, "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT),
-        *("-p", "no:cacheprovider"),
+        *("-p", "no:cacheprovider", f"--timeout={60 * SLOWNESS}"),
         *(ROOT / path for path in (["tests"] if whole else PART)),
     ]
     elsewhere = WORK / "elsewhere"  # where no aiospin lies that could be imported
@@ -190,6 +191,7 @@ def api(machine: Machine, python: Path, whole: bool) -> list[bool]:
             cwd=elsewhere,
             AIOSPIN_BACKEND=backend,
             AIOSPIN_TEST_INSTALLED=str(python.parent.parent),
+            AIOSPIN_TEST_SLOWNESS=str(SLOWNESS),
         )
         for backend in (("auto", machine.backends[0]) if whole else machine.backends[:1])
     ]
