@@ -7,10 +7,11 @@ from typing import Any
 
 import anyio
 import pytest
+from support import SLOWNESS
 
 Run = Callable[..., Any]
 
-LIMIT = 15.0  # seconds; many times what the slowest test takes
+LIMIT = 15.0 * SLOWNESS  # seconds; many times what the slowest test takes
 
 
 def _limited(run: Run) -> Run:
