@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # anyway (benchmarks/constants.py, "slice").
 SLICE_NS: Final = 10_000
 # A pass of a loop with nothing else to do takes up to 10 us here; one that takes longer than this
-# ran somebody else's callbacks.
+# ran somebody else's callbacks (benchmarks/constants.py, "busy": below, a wait gives up for its own passes).
 BUSY_NS: Final = 30_000
 # Busy passes in a row after which the loop is said to have other work. One may be a stray timer.
 BUSY_PASSES: Final = 2
