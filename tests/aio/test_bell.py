@@ -9,6 +9,7 @@ import errno
 import fcntl
 import gc
 import os
+import random
 import select
 import selectors
 import subprocess
@@ -421,6 +422,34 @@ def test_a_ring_that_is_drained_with_an_older_one_is_heard(
                 write_to(name, 1)
                 assert await received.result() == b"news"
             assert Bell.drain is drain
+
+    run(main)
+
+
+@bells_ring
+def test_no_ring_is_lost_whenever_it_comes(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around every step of a reader that parks, takes a message, and reads the FIFO after that."""
+    for loop in ("_asyncio", "_trio"):  # no second chance
+        monkeypatch.setattr(f"aiospin._loops.{loop}.LOOK_AGAIN_NS", 3600 * 10**9)
+    count = 5000
+    chance = random.Random(count)
+
+    def send(writer: BroadcastWriter) -> None:
+        for number in range(count):
+            writer.send_sync(number.to_bytes(4, "little"))
+            time.sleep(chance.random() * 1e-4)
+
+    async def main() -> None:
+        async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
+            parks = aiospin.statistics().parks
+            thread = threading.Thread(target=send, args=(writer,))
+            thread.start()
+            try:
+                for number in range(count):
+                    assert await reader.receive() == number.to_bytes(4, "little")
+            finally:
+                thread.join()
+            assert aiospin.statistics().parks - parks > 10
 
     run(main)
 
