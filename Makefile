@@ -92,7 +92,7 @@ soak: build ## ten million messages, their writers and readers killed at random;
 # ---- checks ----
 
 .PHONY: test lint typecheck
-test: lint typecheck native-test conformance litmus check-wheels ## everything that CI runs
+test: lint typecheck native-test conformance litmus check-wheels emulated-bochs ## everything that CI runs
 
 lint: $(VENV)/.dev ## style, and the layers of the C code
 	@$(VENV)/bin/ruff check --quiet .
