@@ -82,7 +82,6 @@ class Member:
         # Between close() and a wait, whose two ends and whose questions about the peer may be in another thread.
         self._lock = threading.RLock()
         self._closed = False
-        self._waiting = False
         self._next_question_ns = 0
         self._waiting_since_ns = 0
         _members.add(self)
@@ -217,7 +216,6 @@ class Member:
     def _begin_waiting(self) -> None:
         with self._lock:
             self._ring.suspend()
-            self._waiting = True
             self._waiting_since_ns = core.now_ns()
 
     def _look(self, deadline_ns: int) -> bool:
@@ -230,13 +228,12 @@ class Member:
 
     def _stop_waiting(self, ready: bool | None) -> None:
         """:param ready: None: for a rehearsal, which ends the wait only if there is something after all."""
-        self._target.wait.ended(ready)
-        with self._lock:
-            self._waiting = False
-            if self._closed:
+        # A message that has come goes through here, so no lock is taken: close() shuts first and then asks whether
+        # somebody waits, and this says first that nobody does. So one of the two lets go, or both, which is harmless.
+        self._ring.resume(ready)
+        if self._closed:
+            with self._lock:
                 self._let_go()
-            else:
-                self._ring.resume()
 
     def _ask_after_peer(self) -> None:
         """For those who only look, again and again: a dead peer is noticed as soon as by those who wait."""
@@ -258,12 +255,13 @@ class Member:
             _members.discard(self)
             self._ring.guard(None)
             self._segment.drop_lock()
-            if not self._waiting:
+            if not self._ring.suspended:
                 self._let_go()
             elif self._bell is not None and self._bell.owner is not None and not _exiting.is_set():
                 self._bell.owner.wake(self._bell)
 
     def _let_go(self) -> None:
+        """Nobody waits any more. Idempotent."""
         bell = self._bell
         if bell is not None and bell.owner is not None:
             bell.owner.disown(bell, bell.discard)

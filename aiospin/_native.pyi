@@ -67,15 +67,11 @@ class Wait:
 
     def plan(self, cpu_per_latency: int, max_spin_ns: int) -> tuple[int, int]:
         """Park until the first time (FOREVER: without limit), then spin until the second, then ask again; see
-        csrc/core/predict.h. Begins what ended() ends. RuntimeError where predicts is False."""
+        csrc/core/predict.h. Begins what resume() of the ring's end ends. RuntimeError where predicts is False."""
 
     def woken(self, due_ns: int) -> bool:
         """The look after a park elsewhere, on a bell: 0, somebody rang; FOREVER, for safety; else the time when
         the plan had a timer end it."""
-
-    def ended(self, ready: bool | None) -> None:
-        """The wait is over: learn what it cost. None: only if something was published, else it goes on. Does
-        nothing for one without a plan."""
 
     @property
     def prediction(self) -> tuple[int, int, int, int, int]:
@@ -228,7 +224,15 @@ class RingWriter:
         """Claim the wait for one caller; BusyResourceError if another has it, also from send and claim
         until resume()."""
 
-    def resume(self) -> None: ...
+    def resume(self, ready: bool | None, /) -> None:
+        """The wait is over, and whether this end is ready: let others in, and learn what it cost, if a plan was asked
+        for. None: over only if something was published; else the plan goes on with the next suspend(). Harmless
+        after release()."""
+
+    @property
+    def suspended(self) -> bool:
+        """A caller waits: between suspend() and resume()."""
+
     def active_readers(self) -> int: ...
     def slowest(self) -> tuple[int, int, int] | None:
         """(slot, pid, lag in bytes) of the slowest active reader."""
@@ -329,8 +333,16 @@ class RingReader:
     def guard(self, lock_fd: int | None, /) -> bool:
         """As of RingWriter."""
 
-    def suspend(self) -> None: ...
-    def resume(self) -> None: ...
+    def suspend(self) -> None:
+        """As of RingWriter."""
+
+    def resume(self, ready: bool | None, /) -> None:
+        """As of RingWriter."""
+
+    @property
+    def suspended(self) -> bool:
+        """As of RingWriter."""
+
     def leave(self) -> None:
         """Give up the slot; the writer no longer waits for this reader."""
 

@@ -110,8 +110,12 @@ class End:
             self._turn.check_free()
             self._turn.suspended = True
 
-    def resume(self) -> None:
+    def resume(self, ready: bool | None) -> None:  # noqa: ARG002 - the compiled core learns from it
         self._turn.suspended = False
+
+    @property
+    def suspended(self) -> bool:
+        return self._turn.suspended
 
     def release(self) -> None:
         """Unpin the buffer. Idempotent."""

@@ -169,9 +169,6 @@ class Wait:
                 count("spurious")
             return False
 
-    def ended(self, ready: bool | None) -> None:
-        """The wait is over, or None: perhaps. The compiled core learns from it."""
-
     @property
     def value(self) -> Value:
         """What the last successful look of a predicate observed; None for a change."""

@@ -99,10 +99,19 @@ PyObject *asp_py_end_suspend(asp_py_end *self, const char *action) {
     Py_RETURN_NONE;
 }
 
-PyObject *asp_py_end_resume(asp_py_end *self, PyObject *unused) {
-    (void)unused;
+PyObject *asp_py_end_resume(asp_py_end *self, PyObject *ready) {
+    const bool rehearsal = ready == Py_None;
+    const int is_ready = rehearsal ? 0 : PyObject_IsTrue(ready);
+    if (is_ready < 0) return NULL;
+    const bool told = !self->wait || asp_py_wait_ended((asp_py_wait *)self->wait, is_ready, rehearsal);
     asp_store_release_u32(&self->suspended, 0);
+    if (!told) return NULL;
     Py_RETURN_NONE;
+}
+
+PyObject *asp_py_end_suspended(asp_py_end *self, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(asp_load_acquire_u32(&self->suspended) != 0);
 }
 
 int asp_py_end_traverse(asp_py_end *self, visitproc visit, void *arg) {

@@ -35,7 +35,8 @@ PyObject *asp_py_end_wait(asp_py_end *self, asp_watch *watch);
 /* The method guard of both ends. */
 PyObject *asp_py_end_guard(asp_ring *ring, PyObject *lock_fd);
 PyObject *asp_py_end_suspend(asp_py_end *self, const char *action);
-PyObject *asp_py_end_resume(asp_py_end *self, PyObject *unused);
+PyObject *asp_py_end_resume(asp_py_end *self, PyObject *ready);
+PyObject *asp_py_end_suspended(asp_py_end *self, void *unused);
 /* Unpin, drop the views. False with an exception set: the wait on it is submitted. */
 bool asp_py_end_close(asp_py_end *self);
 int asp_py_end_traverse(asp_py_end *self, visitproc visit, void *arg);

@@ -445,7 +445,7 @@ static PyMethodDef reader_methods[] = {
     ASP_METHOD("bell_unpark", reader_bell_unpark, METH_NOARGS, "No longer parked; False: it was rung."),
     ASP_METHOD("guard", reader_guard, METH_O, "Have waits ask who lives, with this descriptor; None: no more."),
     ASP_METHOD("suspend", reader_suspend, METH_NOARGS, "Begin to wait for a message."),
-    ASP_METHOD("resume", asp_py_end_resume, METH_NOARGS, "End of suspend."),
+    ASP_METHOD("resume", asp_py_end_resume, METH_O, "End of suspend; learns from the wait."),
     ASP_METHOD("leave", reader_leave, METH_NOARGS, "Give up the slot."),
     ASP_METHOD("release", reader_release, METH_NOARGS, "Unpin the buffer."),
     {NULL, NULL, 0, NULL},
@@ -463,6 +463,7 @@ static PyGetSetDef reader_getset[] = {
     GETTER(reader, format, "Of the message last received or acquired."),
     GETTER(reader, oldest, "Where the slowest reader is; 2**64 - 1: there is none."),
     GETTER(reader, writer_pid, "Process id that the writer gave."),
+    {"suspended", (getter)asp_py_end_suspended, NULL, "A caller waits: between suspend and resume.", NULL},
     GETTER(reader, wait, "Ready when there is something to receive."),
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -348,7 +348,7 @@ static PyMethodDef writer_methods[] = {
     ASP_METHOD("abandon", writer_abandon, METH_NOARGS, "Drop the claim."),
     ASP_METHOD("guard", writer_guard, METH_O, "Have waits ask who lives, with this descriptor; None: no more."),
     ASP_METHOD("suspend", writer_suspend, METH_NOARGS, "Begin to wait for room."),
-    ASP_METHOD("resume", asp_py_end_resume, METH_NOARGS, "End of suspend."),
+    ASP_METHOD("resume", asp_py_end_resume, METH_O, "End of suspend; learns from the wait."),
     ASP_METHOD("active_readers", writer_active_readers, METH_NOARGS, "How many readers there are."),
     ASP_METHOD("slowest", writer_slowest, METH_NOARGS, "(slot, pid, lag in bytes), or None."),
     ASP_METHOD("readers", writer_readers, METH_NOARGS, "(slot, pid, lag in messages) of each."),
@@ -368,6 +368,7 @@ static PyGetSetDef writer_getset[] = {
     GETTER(writer, sequence, "Messages published."),
     GETTER(writer, id, "Of this segment."),
     GETTER(writer, oldest, "What lies before that nobody will read any more."),
+    {"suspended", (getter)asp_py_end_suspended, NULL, "A caller waits: between suspend and resume.", NULL},
     GETTER(writer, wait, "Ready when there may be room for what last had none."),
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -248,10 +248,8 @@ static PyObject *wait_woken(asp_py_wait *self, PyObject *argument) {
     return PyBool_FromLong(ready);
 }
 
-static PyObject *wait_ended(asp_py_wait *self, PyObject *argument) {
-    const bool rehearsal = argument == Py_None;
-    int ready = rehearsal ? 0 : PyObject_IsTrue(argument);
-    if (ready < 0 || !enter_to_look(self)) return NULL;
+bool asp_py_wait_ended(asp_py_wait *self, bool ready, bool rehearsal) {
+    if (!enter_to_look(self)) return false;
     note_ticket(self);
     asp_watch *watch = self->watch;
     if (rehearsal && self->planned) ready = watch->look(watch);
@@ -267,7 +265,7 @@ static PyObject *wait_ended(asp_py_wait *self, PyObject *argument) {
         if (published_ns && self->caught) ASP_COUNT(predicted, 1);
     }
     asp_py_wait_leave(self);
-    Py_RETURN_NONE;
+    return true;
 }
 
 static PyObject *wait_prediction(asp_py_wait *self, void *unused) {
@@ -323,7 +321,6 @@ static PyMethodDef wait_methods[] = {
     ASP_METHOD("run", wait_run, METH_FASTCALL, "Wait in this thread; False: the deadline passed; None: rehearse."),
     ASP_METHOD("plan", wait_plan, METH_FASTCALL, "When to spin: from, until."),
     ASP_METHOD("woken", wait_woken, METH_O, "The look after a park on a bell."),
-    ASP_METHOD("ended", wait_ended, METH_O, "The wait is over, or None, if there is something; learns from it."),
     ASP_METHOD("release", wait_release, METH_NOARGS, "Unpin the buffer."),
     {NULL, NULL, 0, NULL},
 };

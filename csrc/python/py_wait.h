@@ -36,6 +36,10 @@ void asp_py_wait_leave(asp_py_wait *self);
 /* The pace of a wait that spins for so many ns, or, for None, as its plan says. */
 bool asp_py_wait_pace(asp_py_wait *self, PyObject *spin, uint64_t max_sleep_ns, bool hardware, asp_pace *pace);
 
+/* The wait is over: learn what it cost. A rehearsal ends it only if something was published, which this looks for. False
+ * with an exception set: somebody is using it. */
+bool asp_py_wait_ended(asp_py_wait *self, bool ready, bool rehearsal);
+
 /* Unpin unless a waiter or a thread is using it; never sets an exception. */
 bool asp_py_wait_try_release(asp_py_wait *self);
 

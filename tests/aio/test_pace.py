@@ -26,7 +26,7 @@ LONG = WaitPolicy(mode="loop", max_spin=600.0, price=math.inf)
 
 async def until_it_spins(reader: BroadcastReader) -> None:
     spin_ns = aiospin.statistics().spin_ns
-    await until(lambda: reader._waiting and aiospin.statistics().spin_ns > spin_ns)
+    await until(lambda: reader._ring.suspended and aiospin.statistics().spin_ns > spin_ns)
 
 
 def test_waits_too_short_to_be_suspended_let_others_run(run: Any) -> None:
@@ -253,7 +253,7 @@ def test_a_reader_says_whether_prediction_paid(run: Any) -> None:
 
             async def send_after_each(count: int) -> None:
                 for number in range(count):
-                    await until(lambda: reader._waiting)
+                    await until(lambda: reader._ring.suspended)
                     writer.send_nowait(b"%d" % number)
                     await until(lambda number=number: reader._ring.sequence > number)
 
@@ -280,7 +280,7 @@ def test_a_writer_says_whether_prediction_paid(run: Any) -> None:
 
             async def make_room(times: int) -> None:
                 for _ in range(times):
-                    await until(lambda: writer._waiting)
+                    await until(lambda: writer._ring.suspended)
                     sent = writer._ring.sequence
                     reader.receive_nowait()
                     await until(lambda sent=sent: writer._ring.sequence > sent)

@@ -181,6 +181,48 @@ def test_close_at_any_time_of_a_thread_that_receives():
                 reader.close()
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_close_beside_the_end_of_a_wait(moment):
+    """No lock keeps the two apart: that of the wait lets go, or close(), or both."""
+    writer, [reader] = pair()
+    ring = reader._ring
+
+    class Ring:
+        def __getattr__(self, name):
+            return getattr(ring, name)
+
+        def resume(self, ready):
+            if moment == "before":
+                reader.close()
+            ring.resume(ready)
+            if moment == "after":
+                reader.close()
+
+    reader._ring = Ring()
+    with writer, pytest.raises(TimeoutError):
+        reader.receive_sync(1e-3)
+    assert reader._segment.memory.closed
+
+
+def test_close_while_waits_end():
+    def receive_all():
+        while True:
+            reader.receive_sync()
+
+    for turn in range(100):
+        writer, [reader] = pair()
+        with writer, running(partial(ends_closed, receive_all)):
+            until(partial(waits, reader))
+            writer.send_nowait(b"now")
+            for _ in range(turn):  # so that the close comes at another moment each time
+                reader.closed  # noqa: B018
+            try:
+                reader.close()
+            except aiospin.BusyResourceError:  # the thread is in the middle of a native call
+                reader.close()
+        assert reader._segment.memory.closed
+
+
 def test_close_inside_acquire_read():
     writer, [reader] = pair()
     with writer:

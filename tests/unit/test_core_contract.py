@@ -533,8 +533,6 @@ def test_a_word_has_no_plan(core: Any) -> None:
         waiter = core.Waiter()
         with pytest.raises(RuntimeError, match=r"no plan|nothing is learned"):
             waiter.submit(wait, "token", 0, None, MAX_SLEEP, True)
-        wait.ended(True)
-        assert not wait.look()  # it is free for the next
 
 
 def test_woken_counts_what_the_sleep_was(core: Any) -> None:
@@ -565,15 +563,15 @@ def test_a_reader_learns_when_its_messages_come() -> None:
         writer.send(b"")
         assert wait.spin(LONG, True)
         predicted = core.statistics()["predicted"]
-        wait.ended(True)
-        wait.ended(True)  # there is no other wait to end
+        reader.resume(True)
+        reader.resume(True)  # there is no other wait to end
         assert core.statistics()["predicted"] == predicted + 1
         assert reader.receive() == b""
         assert wait.prediction[0] == 1
         assert wait.prediction[3] > 0
         wait.plan(free, LONG)
         assert not wait.run(core.now_ns() + 1_000_000, None, MAX_SLEEP, True)
-        wait.ended(False)
+        reader.resume(False)
         assert wait.prediction[0] == 1
         assert wait.prediction[4] > 0
 
@@ -594,7 +592,7 @@ def test_a_writer_learns_when_there_is_room() -> None:
             assert core.now_ns() < until_ns
             assert reader.receive() is not None
             assert wait.spin(LONG, True)
-            wait.ended(True)
+            writer.resume(True)
             assert wait.prediction[0] == number + 1
             assert writer.send(bytes(100))
             assert not writer.send(bytes(100))
@@ -630,8 +628,8 @@ def test_a_rehearsal_ends_no_wait(core: Any) -> None:
         assert not wait.look()
         for sent in range(2):
             before = core.statistics(), wait.prediction
-            wait.ended(None)
-            wait.ended(None)
+            reader.resume(None)
+            reader.resume(None)
             assert (core.statistics(), wait.prediction) == before
             assert reader.lag == sent
             writer.send(b"")
@@ -653,17 +651,17 @@ def test_a_planned_wait_goes_on_after_a_rehearsal(messages: int) -> None:
         _, until_ns = wait.plan(free, LONG)
         assert not wait.spin(1_000_000, True)
         for _ in range(3):
-            wait.ended(None)
+            reader.resume(None)
             assert wait.prediction == (0, 0, 0, 0, 0)
             assert wait.plan(free, LONG)[1] == until_ns, "it is the same wait"
         writer.send(b"")
         assert wait.spin(LONG, True)
         predicted = core.statistics()["predicted"]
-        wait.ended(None)  # something has come, so this one ends it
+        reader.resume(None)  # something has come, so this one ends it
         assert core.statistics()["predicted"] == predicted + 1
         assert wait.prediction[0] == 1
         assert wait.prediction[3] >= 1_000_000, "all that it spun, before the rehearsal too"
-        wait.ended(True)  # there is no other wait to end
+        reader.resume(True)  # there is no other wait to end
         assert wait.prediction[0] == 1
         assert reader.receive() == b""
 
@@ -706,7 +704,7 @@ def test_a_waiter_goes_on_as_planned() -> None:
         wait.plan(2**32 - 1, LONG)
         waiter.submit(wait, "token", core.now_ns() + 1_000_000, None, MAX_SLEEP, True)
         assert waiter.run(LONG) == [("token", core.TIMED_OUT)]
-        wait.ended(False)
+        reader.resume(False)
         assert wait.prediction[4] > 0
 
 
@@ -1291,7 +1289,7 @@ def await_end(core: Any, end: Any) -> None:
     try:
         assert end.wait.run(core.now_ns() + LONG, 0, MAX_SLEEP, True)
     finally:
-        end.resume()
+        end.resume(True)
 
 
 def message(number: int) -> bytes:
@@ -1602,9 +1600,9 @@ def test_one_waiting_caller(core: Any) -> None:
         ):
             with pytest.raises(BusyResourceError):
                 use()
-        writer.resume()
+        writer.resume(False)
         assert writer.send(b"x")
-        reader.resume()
+        reader.resume(False)
         assert reader.receive() == b"x"
 
 
