@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from aiospin._bell import Bell
+    from aiospin._closes import Closes
     from aiospin._policy import WaitPolicy
     from aiospin._segment import Segment
 
@@ -38,7 +39,7 @@ GUARDED_NS: Final = 1_000_000_000
 class _MemberTarget(RecheckedTarget):
     """The ring's next move, and between two looks at it the question whether the other side still lives."""
 
-    __slots__ = ("_guarded", "_member")
+    __slots__ = ("__weakref__", "_guarded", "_member", "follows_peers")
 
     recheck_ns = LIVENESS_NS
 
@@ -46,6 +47,7 @@ class _MemberTarget(RecheckedTarget):
         super().__init__(member._ring.wait)
         self._member = weakref.ref(member)  # no cycle: a dropped member closes at once
         self._guarded = guarded
+        self.follows_peers = guarded and member._follows_peers
 
     @property
     def rest_ns(self) -> int:
@@ -55,6 +57,26 @@ class _MemberTarget(RecheckedTarget):
     def bell(self) -> Bell | None:  # type: ignore[override]
         member = self._member()
         return None if member is None else member._bell
+
+    def follow_peers(self, closes: Closes) -> bool:
+        member = self._member()
+        if member is None:
+            return False
+        with member._lock:
+            if not member._closed:
+                try:
+                    self.follows_peers = closes.follow(self, member._segment.lock_fd)
+                except OSError:  # no more files can be watched
+                    self.follows_peers = False
+                return self.follows_peers
+        return False
+
+    def ask_after_peers(self) -> None:
+        member = self._member()
+        if member is not None:
+            with member._lock:
+                if not member._closed:
+                    member._check_peer()
 
     def recheck(self, woken: bool) -> bool:
         if woken:
@@ -74,6 +96,8 @@ class Member:
 
     _ring: core.RingWriter | core.RingReader
     _bell: Bell | None = None
+    _follows_peers = False
+    """Its waits in an event loop are no sleeps on a bell, which tells of a death, so the loop is to listen for one."""
 
     def __init__(self, segment: Segment, policy: WaitPolicy) -> None:
         self._segment = segment

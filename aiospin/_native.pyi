@@ -39,6 +39,14 @@ def timer_open() -> int:
 def timer_arm(fd: int, at_ns: int) -> None:
     """Readable from then on, and not before; 0: never."""
 
+def closes_open() -> int:
+    """A descriptor that a poll sees once somebody has closed a file that it watches, and on which that is read as an
+    inotify_event (inotify(7)). OSError where there is no such thing, or no more of them for this user."""
+
+def closes_watch(closes: int, file: int, /) -> int:
+    """Have it tell of closes of the file that a descriptor is open on, by whatever process. The number by which it
+    does: always the same for one file."""
+
 @final
 class Wait:
     """One wait at a time on one thing: pins the buffer until release()."""
@@ -97,9 +105,11 @@ class Waiter:
         max_sleep_ns: int,
         hardware: bool,
         counted: bool = True,
+        told: bool = False,
     ) -> None:
         """Let run() wait for it, as Wait.run() would; run() hands token back. How it ends is counted in statistics()
-        unless it is a part of a wait that the caller counts. RuntimeError after stop(), or when the wait is
+        unless it is a part of a wait that the caller counts. Of an end of a ring: asked after the other side as
+        guard() says, unless the caller is told when one of it dies. RuntimeError after stop(), or when the wait is
         submitted already or released."""
 
     def cancel(self, wait: Wait) -> bool:

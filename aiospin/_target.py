@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiospin._bell import Bell
+    from aiospin._closes import Closes
     from aiospin._policy import WaitPolicy
     from aiospin._predicate import Dtype
     from aiospin._waiter import Ticket, Waiter
@@ -46,6 +47,8 @@ class Target:
     recheck_ns = RECHECK_NS
     bell: Bell | None = None
     """The doorbell to sleep on in an event loop, where there is one."""
+    follows_peers = False
+    """Somebody who waits for it in an event loop should hear of it when those die whom it waits for."""
 
     def __init__(self, wait: core.Wait) -> None:
         self.wait = wait
@@ -57,6 +60,13 @@ class Target:
     @property
     def result(self) -> Any:
         return self.wait.value
+
+    def follow_peers(self, closes: Closes) -> bool:
+        """Have ask_after_peers() called when one of those may have died whom this waits for. False: it cannot be."""
+        raise NotImplementedError  # of one that says follows_peers
+
+    def ask_after_peers(self) -> None:
+        """If one of them has died, the wait finds out. From any thread."""
 
     def recheck_now(self) -> bool:
         """Is the wait over, for another reason than that the watch is ready? It is not submitted. Asked
@@ -77,14 +87,17 @@ class Target:
         spin_ns: int | None,
         policy: WaitPolicy,
         nap: bool = False,
+        told: bool = False,
     ) -> None:
         """Have the waiter complete the ticket when it is ready, or at the deadline.
 
         :param nap: a part of the wait, which its caller counts and whose deadline is the plan's.
+        :param told: ask_after_peers() is called when it should be.
         """
         sleep_ns = max(policy.sleep_ns, self.least_sleep_ns)
+        hardware = policy.hardware
         waiter._submit(
-            self.wait, ticket, deadline_ns, spin_ns, sleep_ns, policy.hardware, counted=not nap
+            self.wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware, counted=not nap, told=told
         )
 
     def complete(self, waiter: Waiter, ticket: Ticket, status: int) -> int | None:  # noqa: ARG002
@@ -128,6 +141,7 @@ class RecheckedTarget(Target):
         "_running",
         "_spin_until_ns",
         "_ticket",
+        "_told",
     )
 
     recheck_ns: int
@@ -196,9 +210,11 @@ class RecheckedTarget(Target):
         spin_ns: int | None,
         policy: WaitPolicy,
         nap: bool = False,
+        told: bool = False,
     ) -> None:
         with self._idle:
             self._nap = nap
+            self._told = told
             self._deadline_ns = deadline_ns
             self._planned = spin_ns is None
             self._spin_until_ns = core.now_ns() + (spin_ns or 0)
@@ -211,7 +227,7 @@ class RecheckedTarget(Target):
         now = core.now_ns()
         left_ns = None if self._planned else self._limit(max(self._spin_until_ns - now, 0))
         until_ns = min(self._deadline_ns, now + self.rest_ns)
-        super().submit(waiter, ticket, until_ns, left_ns, self._policy, self._nap)
+        super().submit(waiter, ticket, until_ns, left_ns, self._policy, self._nap, self._told)
 
     def _limit(self, spin_ns: int) -> int:
         """How much of that may be spun."""

@@ -93,6 +93,7 @@ class Waiter:
         sleep_ns: int,
         hardware: bool,
         counted: bool = True,
+        told: bool = False,
     ) -> None:
         """Serve a wait; ``ticket.complete`` is called in the thread when it is over."""
         # The lock decides against a thread that retires at this moment: it either sees this ticket,
@@ -103,7 +104,9 @@ class Waiter:
             if self._closed:
                 raise ClosedResourceError(f"the waiter {self._name!r} is closed")
             try:
-                self._table.submit(wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware, counted)
+                self._table.submit(
+                    wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware, counted, told
+                )
                 if self._thread is None:
                     self._start_thread()
             except BaseException:

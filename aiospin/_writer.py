@@ -85,6 +85,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     _lookout: Lookout  # for readers that die before they have read a large message
     _draft: Draft | None = None  # the large message that acquire_write() has handed out
     _codec: Encoder | None
+    _follows_peers = True
     _named_wait_ns = 0  # the beginning of the wait that was logged last
     _send: Callable[[Buffer], bool | None]  # looked up once: it is most of what a send costs
 

@@ -189,3 +189,12 @@ async def settled(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came to hold"
         await checkpoint()
+
+
+def of_a_child(question: Callable[[], bool]) -> bool:
+    """What a forked child answers."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if question() else 1)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) == 0

@@ -663,9 +663,30 @@ MUTANTS = (
     Mutant(
         "the waiter asks once only",
         WAITER,
-        "            if (now >= ticket->recheck_ns) ticket->recheck_ns = next_recheck(ticket->watch, now);\n",
+        "            if (now >= ticket->recheck_ns) ticket->recheck_ns = next_recheck(ticket, now);\n",
         "            if (now >= ticket->recheck_ns) ticket->recheck_ns = ASP_FOREVER;\n",
         "test test_waiter",
+    ),
+    Mutant(
+        "the waiter asks for one who is told, too",
+        WAITER,
+        "ticket->watch->peers_live && !ticket->pace.told",
+        "ticket->watch->peers_live",
+        "test test_waiter",
+    ),
+    Mutant(
+        "a close does not wake who waits for room",
+        WRITER,
+        "        asp_park_notify(&control->writable.word); /* no room was made, so not with its time */\n",
+        "",
+        "test test_ring",
+    ),
+    Mutant(
+        "who waits for room sleeps on after a close",
+        WRITER,
+        "if (asp_load_relaxed_u32(&writer->closed)) {",
+        "if (false) {",
+        "test test_ring",
     ),
     Mutant(
         "a writer asks after the reader in the first slot only",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from aiospin._bell import LOOK_AGAIN_NS
+from aiospin._closes import ASK_AGAIN, Closes, ask
 from aiospin._core import core
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class AsyncioLoop:
         self._completed: deque[AsyncioTicket] = deque()
         self._wake_pending = False
         self.slicing = False  # a wait of this loop is spinning in slices
+        self._closes: Closes | None = None  # made for the first target that follows its peers
+        self._deaf = False  # it cannot be made
 
     def post(self, tickets: list[Ticket]) -> None:
         with self._lock:
@@ -306,8 +309,9 @@ class AsyncioLoop:
         nap: bool = False,
     ) -> bool:
         ticket = AsyncioTicket(self, asyncio.get_running_loop(), target, waiter)
+        told = target.follows_peers and self._follow(target)
         try:
-            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap, told)
             status = await ticket.future
         except GeneratorExit:
             # The coroutine was dropped, perhaps with its loop: no awaiting any more.
@@ -319,6 +323,36 @@ class AsyncioLoop:
                 await ticket.finished()
             raise
         return target.outcome(status)
+
+    # ---- deaths of those who are waited for ----
+
+    def _follow(self, target: Target) -> bool:
+        """Hear of them, so that the waiter thread need not ask. False: it has to."""
+        closes = self._closes
+        if closes is not None and target in closes:
+            return True
+        if self._deaf:
+            return False
+        if closes is None:
+            try:
+                closes = Closes()
+                asyncio.get_running_loop().add_reader(closes.fd, self._hear, closes)
+            except (NotImplementedError, OSError, ValueError):
+                # A loop that polls no descriptors, or no more of them: not to be tried at every wait.
+                self._deaf = True
+                return False
+            self._closes = closes
+        if not target.follow_peers(closes):
+            return False
+        self._hear(closes)
+        return True
+
+    @staticmethod
+    def _hear(closes: Closes) -> None:
+        heard = closes.hear()
+        ask(heard)
+        for delay in ASK_AGAIN:
+            asyncio.get_running_loop().call_later(delay, ask, heard)
 
 
 class _Sleep:

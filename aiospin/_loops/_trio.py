@@ -16,6 +16,7 @@ import outcome
 import trio
 
 from aiospin._bell import LOOK_AGAIN_NS
+from aiospin._closes import ASK_AGAIN, Closes, ask
 from aiospin._core import core
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class TrioLoop:
         self._completed: deque[TrioTicket] = deque()
         self._slicing = False  # a wait of this run is spinning in slices
         self._waits = 0
+        self._closes: Closes | None = None  # made for the first target that follows its peers
+        self._deaf = False  # it cannot be made
 
     def post(self, tickets: list[Ticket]) -> None:
         with self._lock:
@@ -222,8 +225,9 @@ class TrioLoop:
             # A Python predicate is using the buffer in the waiter thread; it resumes us when it is done.
             return trio.lowlevel.Abort.FAILED
 
+        told = target.follows_peers and self._follow(target)
         try:
-            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap, told)
             status: int = await trio.lowlevel.wait_task_rescheduled(abort)
         except BaseException:
             # Cancelled cleanly above; anything else is a run that is being torn down.
@@ -233,6 +237,41 @@ class TrioLoop:
         if target.withdrawn:
             await trio.lowlevel.checkpoint_if_cancelled()
         return target.outcome(status)
+
+    # ---- deaths of those who are waited for ----
+
+    def _follow(self, target: Target) -> bool:
+        """Hear of them, so that the waiter thread need not ask. False: it has to."""
+        closes = self._closes
+        if closes is not None and target in closes:
+            return True
+        if self._deaf:
+            return False
+        if closes is None:
+            try:
+                closes = Closes()
+            except OSError:  # no more descriptors: not to be tried at every wait
+                self._deaf = True
+                return False
+            self._closes = closes
+            trio.lowlevel.spawn_system_task(self._listen, closes)
+        if not target.follow_peers(closes):
+            return False
+        trio.lowlevel.spawn_system_task(self._ask, closes.hear())
+        return True
+
+    async def _listen(self, closes: Closes) -> None:
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(closes.fd)
+                trio.lowlevel.spawn_system_task(self._ask, closes.hear())
+        except OSError:  # the poll takes no more descriptors
+            self._closes, self._deaf = None, True
+
+    async def _ask(self, targets: set[Target]) -> None:
+        for pause in (0, *ASK_AGAIN):
+            await trio.sleep(pause)
+            ask(targets)
 
 
 class TrioTicket:

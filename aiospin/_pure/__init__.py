@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ._backend import capabilities, select_backend
 from ._clock import FOREVER, now_ns
+from ._closes import closes_open, closes_watch
 from ._ring_reader import RingReader
 from ._ring_writer import RingWriter
 from ._segment import ring_bytes, ring_create
@@ -31,6 +32,8 @@ __all__ = [
     "Waiter",
     "Word",
     "capabilities",
+    "closes_open",
+    "closes_watch",
     "count",
     "now_ns",
     "ring_bytes",

@@ -99,6 +99,7 @@ class Waiter:
         max_sleep_ns: int,
         hardware: bool,  # noqa: ARG002 - Python has no monitor instruction
         counted: bool = True,
+        told: bool = False,  # noqa: ARG002 - it never asks
     ) -> None:
         """Let run() wait for it; run() hands token back. RuntimeError after stop(), or when
         the wait is submitted already or released."""

@@ -75,7 +75,7 @@ typedef struct asp_ring_writer {
     asp_bells *bells;   /* the doorbells of readers, or NULL: requests for one are refused */
     uint64_t told_ns;   /* notified_ns at the last look that found no room */
     uint64_t room_ns;   /* when there was room again for what had none, until that is claimed; else 0 */
-    bool closed;
+    uint32_t closed;    /* by whoever has the end, while another thread may wait on it */
     asp_predict predict; /* of when there is room again */
 } asp_ring_writer;
 

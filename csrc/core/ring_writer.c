@@ -93,6 +93,9 @@ static bool writer_look(asp_watch *watch) {
     if (writer->head + writer->wanted <= limit) {
         return true;
     }
+    if (asp_load_relaxed_u32(&writer->closed)) { /* pairs with the store in asp_ring_writer_close */
+        return true; /* the claim says so */
+    }
     writer->told_ns = told_ns; /* of a release that did not suffice, or of an earlier wait */
     return false;
 }
@@ -348,11 +351,13 @@ asp_status asp_ring_drop_before(asp_ring_writer *writer, uint64_t position) {
 void asp_ring_writer_close(asp_ring_writer *writer) {
     asp_ring_abandon(writer);
     if (!writer->closed) {
-        writer->closed = true;
         asp_ring_control *control = writer->ring.control;
+        /* pairs with the load in writer_look(), by the eventcount: a thread that waits for room is woken below */
+        asp_store_relaxed_u32(&writer->closed, 1);
         /* pairs with the load in see_head() */
         asp_store_release_u64(&control->writer.head,
                               head_word(writer->head, writer->sequence) | ASP_HEAD_CLOSED);
         asp_ring_wake_readers(writer);
+        asp_park_notify(&control->writable.word); /* no room was made, so not with its time */
     }
 }

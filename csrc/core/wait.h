@@ -39,6 +39,7 @@ typedef struct asp_pace {
     bool hardware;          /* may use the hardware monitor */
     bool rehearses;         /* the caller wants ASP_DUE */
     bool uncounted;         /* a part of a wait, which the caller counts as a whole; of a waiter's tickets */
+    bool told;              /* somebody hears of it when the other side dies: do not ask; of a waiter's tickets */
     bool parked;            /* has been through at least one park */
     bool spinning;          /* the last look was one of a spin */
 } asp_pace;

@@ -140,8 +140,9 @@ static void *take_live(asp_waiter *waiter, asp_ticket *ticket) {
 
 /* When the peers of a ticket are asked after next. Those of all tickets together: a thousand of them each at its own
  * moment would never let the thread sleep. */
-static uint64_t next_recheck(const asp_watch *watch, uint64_t now) {
-    return watch->peers_live ? asp_after(now - now % ASP_RECHECK_NS, ASP_RECHECK_NS) : ASP_FOREVER;
+static uint64_t next_recheck(const asp_ticket *ticket, uint64_t now) {
+    const bool asks = ticket->watch->peers_live && !ticket->pace.told;
+    return asks ? asp_after(now - now % ASP_RECHECK_NS, ASP_RECHECK_NS) : ASP_FOREVER;
 }
 
 /* Look at tickets [from, to); complete those that are ready or late. Backwards, because completing
@@ -157,7 +158,7 @@ static uint64_t look_at(asp_waiter *waiter, size_t from, size_t to, uint64_t now
                    (now >= ticket->recheck_ns && !asp_peers_live(ticket->watch))) {
             complete(waiter, ticket, ASP_TIMED_OUT);
         } else {
-            if (now >= ticket->recheck_ns) ticket->recheck_ns = next_recheck(ticket->watch, now);
+            if (now >= ticket->recheck_ns) ticket->recheck_ns = next_recheck(ticket, now);
             if (ticket->recheck_ns < due) due = ticket->recheck_ns;
             const uint64_t due_spin = ticket->pace.spin_from_ns;
             const bool spins = asp_pace_spins(&ticket->pace, now), hot = i < waiter->hot;
@@ -316,7 +317,7 @@ asp_status asp_waiter_submit(asp_waiter *waiter, asp_ticket *ticket, asp_watch *
         ticket->deadline_ns = deadline_ns;
         ticket->pace = *pace;
         ticket->next_look_ns = 0;
-        ticket->recheck_ns = next_recheck(watch, asp_now_ns());
+        ticket->recheck_ns = next_recheck(ticket, asp_now_ns());
         ticket->state = ASP_TICKET_LIVE;
         ASP_COUNT(live_tickets, 1);
         put(waiter, waiter->count++, ticket);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "closes.h"
 #include "futex.h"
 #include "monitor.h"
 #include "tally.h"
@@ -150,6 +151,22 @@ static PyObject *py_timer_arm(PyObject *module, PyObject *const *args, Py_ssize_
     Py_RETURN_NONE;
 }
 
+static PyObject *py_closes_open(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    int fd = asp_closes_open();
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
+static PyObject *py_closes_watch(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    if (!asp_arguments("closes_watch", count, 2)) return NULL;
+    int closes = PyObject_AsFileDescriptor(args[0]), file = closes < 0 ? -1 : PyObject_AsFileDescriptor(args[1]);
+    if (file < 0) return NULL;
+    int number = asp_closes_watch(closes, file);
+    return number < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(number);
+}
+
 static PyMethodDef functions[] = {
     ASP_METHOD("now_ns", py_now_ns, METH_NOARGS, "CLOCK_MONOTONIC in nanoseconds."),
     ASP_METHOD("select_backend", py_select_backend, METH_O, "Choose the monitor by name; None: the best."),
@@ -158,6 +175,8 @@ static PyMethodDef functions[] = {
     ASP_METHOD("count", py_count, METH_FASTCALL, "Add to a counter what only the package can know."),
     ASP_METHOD("timer_open", py_timer_open, METH_NOARGS, "A descriptor that is readable from a time on."),
     ASP_METHOD("timer_arm", py_timer_arm, METH_FASTCALL, "Readable from then on; 0: never."),
+    ASP_METHOD("closes_open", py_closes_open, METH_NOARGS, "A descriptor that tells of closes of files."),
+    ASP_METHOD("closes_watch", py_closes_watch, METH_FASTCALL, "Have it tell of those of this file."),
     ASP_METHOD("ring_bytes", asp_py_ring_bytes, METH_FASTCALL, "Bytes of a broadcast segment."),
     ASP_METHOD("ring_create", asp_py_ring_create, METH_FASTCALL, "Lay out an empty ring."),
     {NULL, NULL, 0, NULL},

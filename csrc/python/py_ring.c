@@ -105,12 +105,14 @@ PyObject *asp_py_end_resume(asp_py_end *self, PyObject *ready) {
     if (is_ready < 0) return NULL;
     const bool told = !self->wait || asp_py_wait_ended((asp_py_wait *)self->wait, is_ready, rehearsal);
     asp_store_release_u32(&self->suspended, 0);
+    asp_fence(); /* pairs with asp_py_end_suspended: its caller is asked next whether the end was closed meanwhile */
     if (!told) return NULL;
     Py_RETURN_NONE;
 }
 
 PyObject *asp_py_end_suspended(asp_py_end *self, void *unused) {
     (void)unused;
+    asp_fence(); /* pairs with asp_py_end_resume: who closes an end says so first, and then asks this */
     return PyBool_FromLong(asp_load_acquire_u32(&self->suspended) != 0);
 }
 

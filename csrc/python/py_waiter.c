@@ -54,12 +54,13 @@ static asp_py_wait *checked_wait(PyObject *self, PyObject *object) {
 
 static PyObject *waiter_submit(asp_py_waiter *self, PyObject *const *args, Py_ssize_t count) {
     uint64_t deadline_ns, max_sleep_ns;
-    if (count != 7 && !asp_arguments("submit", count, 6)) return NULL;
+    if ((count < 6 || count > 8) && !asp_arguments("submit", count, 6)) return NULL;
     asp_py_wait *wait = checked_wait((PyObject *)self, args[0]);
     PyObject *token = args[1];
     if (!wait || !asp_u64(args[2], &deadline_ns) || !asp_u64(args[4], &max_sleep_ns)) return NULL;
-    int hardware = PyObject_IsTrue(args[5]), counted = count == 7 ? PyObject_IsTrue(args[6]) : 1;
-    if (hardware < 0 || counted < 0) return NULL;
+    int hardware = PyObject_IsTrue(args[5]), counted = count > 6 ? PyObject_IsTrue(args[6]) : 1;
+    int told = count > 7 ? PyObject_IsTrue(args[7]) : 0;
+    if (hardware < 0 || counted < 0 || told < 0) return NULL;
     if (!asp_py_wait_enter(wait)) return NULL;
     asp_pace pace;
     if (!asp_py_wait_pace(wait, args[3], max_sleep_ns, hardware, &pace)) {
@@ -67,6 +68,7 @@ static PyObject *waiter_submit(asp_py_waiter *self, PyObject *const *args, Py_ss
         return NULL;
     }
     pace.uncounted = !counted;
+    pace.told = told;
     void *stale;
     asp_status status;
     /* The table holds the wait and the token until run, cancel or stop hands them back. */

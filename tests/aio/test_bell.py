@@ -17,7 +17,6 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import anyio.lowlevel
 import pytest
 from bell_support import PARK, asleep_on_bell, balance, bells_ring, running, with_bell
 from broadcast_support import Child, pair
-from support import COMPILED, environment
+from support import COMPILED, environment, of_a_child
 from support import settled as until
 
 import aiospin
@@ -51,15 +50,6 @@ def leave_over(path: Path) -> None:
 def write_to(name: str, count: int = 1000) -> None:
     with open(f"/dev/shm/{name}", "r+b", buffering=0) as bell:
         bell.write(b"x" * count)
-
-
-def of_a_child(question: Callable[[], bool]) -> bool:
-    """What a forked child answers."""
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if question() else 1)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status) == 0
 
 
 @bells_ring

@@ -56,6 +56,7 @@ def test_it_is_one_wait(run: Any, monkeypatch: pytest.MonkeyPatch, spins: bool) 
         async with writer, reader:
             fill(writer)
             questions: list[str] = []
+            writer._target.follows_peers = False  # which begins with a question
             monkeypatch.setattr(writer, "_check_peer", lambda: questions.append("who lives?"))
             ended, before = balance(), aiospin.statistics()
             plan = Plan(monkeypatch)

@@ -264,6 +264,25 @@ static void parks_and_notifies(void) {
     tear_down(&b);
 }
 
+/* Whoever waits for room is the closing writer's own, in another thread, and does not wait any longer. */
+static void a_close_wakes_who_waits_for_room(void) {
+    bench b;
+    asp_ring_reader reader;
+    asp_futex_word word;
+    set_up(&b, ASP_OVERFLOW_BLOCK);
+    join(&b, &reader, 0);
+    for (uint64_t n = 0; send(&b, n, 100) == ASP_READY; n++) {
+    }
+    CHECK(b.writer.watch.prepare(&b.writer.watch, &word, 1) == 1);
+    CHECK(!look(&b.writer.watch));
+    const uint64_t notified_ns = b.ring.control->writable.notified_ns;
+    asp_ring_writer_close(&b.writer);
+    CHECK(look(&b.writer.watch));
+    CHECK(b.ring.control->writable.word != word.expected); /* the sleep did not begin, or ended */
+    CHECK_U64(b.ring.control->writable.notified_ns, notified_ns); /* no room was made */
+    tear_down(&b);
+}
+
 static void readers_come_and_go(void) {
     bench b;
     asp_ring_reader first, second;
@@ -741,6 +760,7 @@ int main(void) {
     claims();
     blocks_when_full();
     parks_and_notifies();
+    a_close_wakes_who_waits_for_room();
     readers_come_and_go();
     ends();
     sizes_a_buffer();

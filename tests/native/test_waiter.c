@@ -364,6 +364,28 @@ static void asks_after_peers(void) {
     }
 }
 
+/* Not for a ticket whose caller hears of a death. */
+static void does_not_ask_for_one_who_is_told(void) {
+    for (int spins = 0; spins < 2; spins++) {
+        asp_waiter *w = asp_waiter_new();
+        uint32_t word = 0;
+        flag f;
+        asp_status status;
+        void *stale;
+        flag_init(&f, &word, true);
+        f.watch.peers_live = flag_peers_live;
+        f.dies_at = 1;
+        const uint64_t now = asp_now_ns(), deadline = now + 2 * ASP_RECHECK_NS;
+        asp_pace pace = asp_pace_start(now, spins ? PATIENCE_NS : 0, MS, true);
+        pace.told = true;
+        CHECK(asp_waiter_submit(w, &f.ticket, &f.watch, &f, &pace, deadline, &stale) == ASP_READY);
+        CHECK(asp_waiter_run(w, ASP_FOREVER) == ASP_READY);
+        CHECK(asp_now_ns() >= deadline);
+        CHECK(take(w, &status) == &f && status == ASP_TIMED_OUT && f.asked == 0);
+        asp_waiter_free(w);
+    }
+}
+
 static void idle_ends_the_run(void) {
     asp_waiter *w = asp_waiter_new();
     uint64_t begun = asp_now_ns();
@@ -793,6 +815,7 @@ int main(int argc, char **argv) {
     deadlines_are_kept();
     a_deadline_is_kept_beside_one_that_cools();
     asks_after_peers();
+    does_not_ask_for_one_who_is_told();
     idle_ends_the_run();
     one_thread_runs_it();
     who_asks_comes_in_at_the_next_pass();

@@ -1,0 +1,124 @@
+"""Who lets go of a segment's file, told to an event loop's poll.
+
+The kernel drops the lock of a process that dies, but tells nobody, so whoever waits for that process would have to ask
+after it again and again. It does tell of each close of a file (inotify), a moment before it drops the locks that go
+with it: then is the time to ask. One of these serves all waits of a loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
+
+from aiospin._core import core
+from aiospin._errors import AiospinError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiospin._target import Target
+
+# inotify_event: number, mask, cookie, bytes of a name, of which a file that is watched itself has none
+_EVENT: Final = struct.Struct("iIII")
+_GONE: Final = 0x8000  # IN_IGNORED: the file is no more
+_LOST: Final = -1  # the number of IN_Q_OVERFLOW: more was told than the kernel keeps
+_READ_BYTES: Final = 64 * _EVENT.size  # more than one event at once is rare
+
+
+# Seconds. A close is told a moment before the lock goes that says who has died: microseconds, unless the process is
+# preempted in between. The last one keeps what survivors wait under 100 ms.
+ASK_AGAIN: Final = (1e-3, 10e-3, 50e-3)
+
+
+def ask(targets: Iterable[Target]) -> None:
+    """Have them ask after their peers."""
+    for target in targets:
+        # What is wrong with the segment their waits find, too, and tell their callers.
+        with contextlib.suppress(AiospinError, OSError):
+            target.ask_after_peers()
+
+
+class Closes:
+    """Targets by the files that their peers close. Used by the thread of its loop."""
+
+    __slots__ = ("__weakref__", "_fd", "_followed", "_heard", "_targets")
+
+    def __init__(self) -> None:
+        """:raises OSError: no inotify here, or this user has no more of them (fs.inotify.max_user_instances)."""
+        self._targets: dict[int, WeakSet[Target]] = {}
+        self._followed: WeakSet[Target] = WeakSet()
+        self._heard: set[Target] = set()
+        self._fd = -1  # __del__ looks
+        self._fd = core.closes_open()
+        _all.add(self)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that is readable when there is something to hear."""
+        return self._fd
+
+    def follow(self, target: Target, file: int) -> bool:
+        """Hear of closes of the file of that descriptor from now on, and once at the next hear(), as one of its peers
+        may have died before. False: this kernel does not tell of that file.
+
+        :raises OSError: no more files can be watched.
+        """
+        if self._fd < 0:
+            return False
+        number = core.closes_watch(self._fd, file)
+        self._targets.setdefault(number, WeakSet()).add(target)
+        # There are those that take the order and never tell: kernels in user space, file systems over a network.
+        os.close(os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC))
+        self._read()
+        if target not in self._heard:
+            return False
+        self._followed.add(target)
+        return True
+
+    def __contains__(self, target: Target) -> bool:
+        return target in self._followed
+
+    def hear(self) -> set[Target]:
+        """Those one of whose peers may have died: to be asked now, and again after each of ASK_AGAIN."""
+        self._read()
+        heard, self._heard = self._heard, set()
+        return heard
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # nothing more
+            while True:
+                for number, mask, _, _ in _EVENT.iter_unpack(os.read(self._fd, _READ_BYTES)):
+                    if number == _LOST:
+                        self._heard.update(*self._targets.values())
+                    else:
+                        self._heard.update(self._targets.get(number, ()))
+                    if mask & _GONE:
+                        self._targets.pop(number, None)
+
+    def forget(self) -> None:
+        """In the child of a fork: what is told there is for the parent."""
+        self._targets.clear()
+        self._followed.clear()
+        self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self._close()
+
+
+_all: WeakSet[Closes] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for closes in list(_all):
+        closes.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

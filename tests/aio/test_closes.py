@@ -1,0 +1,254 @@
+"""A writer that waits for room in an event loop: the loop hears of a reader that dies, and nobody asks by the clock."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bell_support import running
+from broadcast_support import Child, fill, pair
+from support import COMPILED, of_a_child
+from support import settled as until
+
+import aiospin
+from aiospin import BroadcastWriter, _closes, _member
+from aiospin._closes import Closes
+from aiospin._core import core
+from aiospin._target import Target
+
+NEVER_NS = 3600 * 10**9
+
+heard_of = pytest.mark.skipif(not COMPILED, reason="the stand-in asks by itself")
+
+READER = """
+with BroadcastReader.attach(sys.argv[1]):
+    tell("attached")
+    told()
+"""
+
+
+class Questions:
+    """How often a writer asks after its readers, and nobody does by the clock."""
+
+    def __init__(
+        self, patch: pytest.MonkeyPatch, writer: BroadcastWriter, deaf_to: int = 0
+    ) -> None:
+        self.count = 0
+        check = writer._check_peer
+
+        def asked() -> None:
+            self.count += 1
+            if self.count > deaf_to:
+                check()
+
+        patch.setattr(writer, "_check_peer", asked)
+        patch.setattr(_member, "GUARDED_NS", NEVER_NS)
+
+
+@heard_of
+@pytest.mark.parametrize("mode", ["adaptive", "thread", "park"])
+def test_a_death_is_heard_of(run: Any, monkeypatch: pytest.MonkeyPatch, mode: Any) -> None:
+    async def main() -> None:
+        policy = aiospin.WaitPolicy(mode=mode)
+        async with BroadcastWriter.create(capacity=4096, policy=policy) as writer:
+            for _ in range(2):  # in the second round it is followed already
+                with Child(READER, writer.name) as reader:
+                    reader.expect("attached")
+                    fill(writer)
+                    questions = Questions(monkeypatch, writer)
+                    async with running(lambda: writer.send(b"on")) as sent:
+                        await until(lambda: aiospin.statistics().live_tickets == 1)
+                        reader.kill()
+                        await sent.result()
+                    assert questions.count > 0
+                    monkeypatch.undo()
+
+    run(main)
+
+
+@heard_of
+def test_the_lock_goes_after_the_close(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks at once may be too early, so it is asked again."""
+
+    async def main() -> None:
+        async with BroadcastWriter.create(capacity=4096) as writer:
+            with Child(READER, writer.name) as reader:
+                reader.expect("attached")
+                fill(writer)
+                questions = Questions(monkeypatch, writer)
+                async with running(lambda: writer.send(b"on")) as sent:
+                    await until(lambda: questions.count == 1 + len(_closes.ASK_AGAIN))
+                    monkeypatch.undo()
+                    again = Questions(monkeypatch, writer, deaf_to=len(_closes.ASK_AGAIN))
+                    reader.kill()
+                    await sent.result()
+                assert again.count == 1 + len(_closes.ASK_AGAIN)
+
+    run(main)
+
+
+@heard_of
+def test_one_that_died_before(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the loop begins to listen, and while nobody waits."""
+
+    async def main() -> None:
+        async with BroadcastWriter.create(capacity=4096) as writer:
+            Questions(monkeypatch, writer)
+            for _ in range(2):
+                with Child(READER, writer.name) as reader:
+                    reader.expect("attached")
+                    fill(writer)
+                    reader.kill()
+                await writer.send(b"on")
+
+    run(main)
+
+
+@heard_of
+def test_nobody_asks_by_the_clock(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the waiter thread either, which is woken once a second and no more."""
+
+    async def main() -> None:
+        writer, [reader] = pair()
+        async with writer, reader:
+            fill(writer)
+            questions = Questions(monkeypatch, writer)
+            async with running(lambda: writer.send(b"on")) as sent:
+                await until(lambda: questions.count == 1 + len(_closes.ASK_AGAIN))
+                parks = aiospin.statistics().parks
+                with pytest.raises(TimeoutError):
+                    await aiospin.wait_for_flag(
+                        bytearray(8), aiospin.ne(0, dtype="u8"), 0.5, notified=True
+                    )
+                # The beginning and the end of that one wake the thread.
+                assert aiospin.statistics().parks - parks <= 3
+                assert questions.count == 1 + len(_closes.ASK_AGAIN)
+                reader.receive_many_nowait()
+                await sent.result()
+
+    run(main)
+
+
+@heard_of
+@pytest.mark.parametrize("why", ["none left", "no more files", "never tells", "not polled"])
+def test_where_nothing_is_told_somebody_asks(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, why: str
+) -> None:
+    watch = core.closes_watch
+
+    def refuse(*_: object) -> Any:
+        raise OSError(errno.EMFILE, "no more of them")
+
+    async def main() -> None:
+        monkeypatch.setattr(_member, "GUARDED_NS", NEVER_NS)
+        if why == "not polled":  # a folder cannot be
+            monkeypatch.setattr(core, "closes_open", lambda: os.open("/", os.O_RDONLY))
+        elif why == "none left":
+            monkeypatch.setattr(core, "closes_open", refuse)
+        elif why == "no more files":
+            monkeypatch.setattr(core, "closes_watch", refuse)
+        elif why == "never tells":
+            monkeypatch.setattr(
+                core, "closes_watch", lambda closes, _: watch(closes, other.fileno())
+            )
+        async with BroadcastWriter.create(capacity=4096) as writer:
+            for _ in range(2):
+                with Child(READER, writer.name) as reader:
+                    reader.expect("attached")
+                    fill(writer)
+                    async with running(lambda: writer.send(b"on")) as sent:
+                        await until(lambda: aiospin.statistics().live_tickets == 1)
+                        reader.kill()
+                        await sent.result()
+
+    with (tmp_path / "other").open("wb") as other:
+        run(main)
+
+
+# ---- one set of closes ----
+
+
+class Listener(Target):
+    """A target that counts."""
+
+    __slots__ = ("__weakref__", "asked", "path")
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self.path = path
+        self.asked = 0
+
+    def ask_after_peers(self) -> None:
+        self.asked += 1
+
+    def close_once(self) -> None:
+        self.path.open("rb").close()
+
+
+def follow(closes: Closes, listener: Listener) -> bool:
+    with listener.path.open("rb") as file:
+        return closes.follow(listener, file.fileno())
+
+
+@heard_of
+def test_each_hears_of_its_own_file(tmp_path: Path) -> None:
+    closes = Closes()
+    one, two = (Listener(tmp_path / name) for name in ("one", "two"))
+    assert one not in closes
+    for listener in (one, two):
+        assert follow(closes, listener)
+        assert listener in closes
+    assert closes.hear() == {one, two}, "what closed before it was followed is not told"
+    assert closes.hear() == set()
+    one.close_once()
+    assert closes.hear() == {one}
+    third = Listener(tmp_path / "one")
+    two.close_once()
+    assert follow(closes, third), "the same file"
+    assert closes.hear() == {one, two, third}, "what came meanwhile is kept"
+    del one
+    third.close_once()
+    assert closes.hear() == {third}, "nobody is kept alive by it"
+    third.path.unlink()
+    closes.hear()
+    assert [set(targets) for targets in closes._targets.values()] == [{two}], "the file is gone"
+
+
+@heard_of
+def test_more_is_told_than_the_kernel_keeps(tmp_path: Path) -> None:
+    closes = Closes()
+    one, two, late = (Listener(tmp_path / name) for name in ("one", "two", "late"))
+    for listener in (one, two, late):
+        assert follow(closes, listener)
+    closes.hear()
+    for _ in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())):
+        one.close_once()  # in turn, as the kernel keeps one of several equal ones in a row
+        two.close_once()
+    late.close_once()
+    assert closes.hear() == {one, two, late}
+
+
+@heard_of
+def test_the_child_of_a_fork_takes_nothing_from_its_parent(tmp_path: Path) -> None:
+    closes = Closes()
+    listener = Listener(tmp_path / "file")
+    assert follow(closes, listener)
+    closes.hear()
+    listener.close_once()
+    assert of_a_child(lambda: closes.fd == -1 and not follow(closes, listener))
+    assert closes.hear() == {listener}
+
+
+def test_without_it_says_so() -> None:
+    """The core that has none."""
+    if COMPILED:
+        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)), open(__file__) as file:
+            core.closes_watch(file.fileno(), file.fileno())
+        return
+    with pytest.raises(OSError, match="compiled core"):
+        core.closes_open()
+    with pytest.raises(OSError, match="compiled core"):
+        core.closes_watch(0, 0)
