@@ -51,7 +51,6 @@ class Closes:
         self._targets: dict[int, WeakSet[Target]] = {}
         self._followed: WeakSet[Target] = WeakSet()
         self._heard: set[Target] = set()
-        self._fd = -1  # __del__ looks
         self._fd = core.closes_open()
         _all.add(self)
 
@@ -98,19 +97,17 @@ class Closes:
                     if mask & _GONE:
                         self._targets.pop(number, None)
 
-    def forget(self) -> None:
-        """In the child of a fork: what is told there is for the parent."""
+    def close(self) -> None:
+        """Hear no more, and follow nobody. In the child of a fork too: what is told there is for the parent."""
         self._targets.clear()
         self._followed.clear()
-        self._close()
-
-    def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def __del__(self) -> None:
-        self._close()
+        if hasattr(self, "_fd"):
+            self.close()
 
 
 _all: WeakSet[Closes] = WeakSet()
@@ -118,7 +115,7 @@ _all: WeakSet[Closes] = WeakSet()
 
 def _after_fork_in_child() -> None:
     for closes in list(_all):
-        closes.forget()
+        closes.close()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections import deque
 from types import coroutine
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -27,6 +27,7 @@ from aiospin._core import core
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextvars import Context
 
     from aiospin._bell import Bell
     from aiospin._pace import Pace
@@ -65,7 +66,8 @@ class AsyncioLoop:
         self._completed: deque[AsyncioTicket] = deque()
         self._wake_pending = False
         self.slicing = False  # a wait of this loop is spinning in slices
-        self._closes: Closes | None = None  # made for the first target that follows its peers
+        # Made for the first target that follows its peers. The loop's own reader keeps it, until the loop is closed.
+        self._closes: Callable[[], Closes | None] = lambda: None
         self._deaf = False  # it cannot be made
 
     def post(self, tickets: list[Ticket]) -> None:
@@ -88,10 +90,13 @@ class AsyncioLoop:
     def _drain(self) -> None:
         with self._lock:
             self._wake_pending = False
-            tickets = list(self._completed)
-            self._completed.clear()
-        for ticket in tickets:
-            ticket.resolve()
+            tickets, self._completed = self._completed, deque()
+        try:
+            while tickets:
+                tickets.popleft().resolve()
+        finally:
+            if tickets:  # a task has raised what ends the loop, unless its owner runs it on
+                self.post(list(tickets))
 
     async def checkpoint(self) -> None:
         await asyncio.sleep(0)
@@ -181,10 +186,10 @@ class AsyncioLoop:
         if not bell.park():
             # It came just now, so the bell did not let us.
             return True if target.wait.spin(0, False) else None
-        sleep = _Sleep(asyncio.get_running_loop().create_future(), asleep_until_ns)
+        sleep = _Sleep(asyncio.get_running_loop(), asleep_until_ns)
         bell.sleeper = sleep
         try:
-            due = await sleep.future
+            due = await sleep
         finally:
             if bell.sleeper is sleep:  # else the writer has unparked it
                 bell.sleeper = None
@@ -328,7 +333,7 @@ class AsyncioLoop:
 
     def _follow(self, target: Target) -> bool:
         """Hear of them, so that the waiter thread need not ask. False: it has to."""
-        closes = self._closes
+        closes = self._closes()
         if closes is not None and target in closes:
             return True
         if self._deaf:
@@ -341,7 +346,7 @@ class AsyncioLoop:
                 # A loop that polls no descriptors, or no more of them: not to be tried at every wait.
                 self._deaf = True
                 return False
-            self._closes = closes
+            self._closes = weakref.ref(closes)
         if not target.follow_peers(closes):
             return False
         self._hear(closes)
@@ -355,19 +360,66 @@ class AsyncioLoop:
             asyncio.get_running_loop().call_later(delay, ask, heard)
 
 
-class _Sleep:
-    """One sleep on a bell, until a time at most."""
+class _Wake(asyncio.Future[Any]):
+    """What a task awaits that sleeps. It runs as soon as this is ended, in the same callback of the loop: for a future
+    of asyncio the loop would make another pass first.
 
-    __slots__ = ("future", "until_ns")
+    A task tells whatever it awaits, if that is like a future, what to call in which context (asyncio.isfuture).
+    """
 
-    def __init__(self, future: asyncio.Future[bool], until_ns: int) -> None:
-        self.future = future
+    __slots__ = ("_context", "_step")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._step: Callable[[Any], object] | None = None
+        self._context: Context | None = None
+
+    def add_done_callback(
+        self, fn: Callable[[Any], object], /, *, context: Context | None = None
+    ) -> None:
+        if self._step is None and context is not None and not self.done():
+            self._step, self._context = fn, context
+        else:
+            super().add_done_callback(fn, context=context)
+
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        removed = super().remove_done_callback(fn)
+        if fn == self._step:
+            self._step = None
+            removed += 1
+        return removed
+
+    def end(self, result: object) -> None:
+        """From a callback of the loop, whose last step this is, as the task may do anything."""
+        if self.done():
+            return
+        self.set_result(result)
+        step, self._step = self._step, None
+        if step is None:
+            return
+        if asyncio.current_task() is None:
+            assert self._context is not None
+            self._context.run(step, self)
+        else:  # the loop is run inside one of its tasks, as some notebooks do
+            self.get_loop().call_soon(step, self, context=self._context)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        step, self._step = self._step, None
+        if step is not None:
+            self.get_loop().call_soon(step, self, context=self._context)
+        return True
+
+
+class _Sleep(_Wake):
+    """One sleep on a bell, until a time at most. Its result: the time has come, and nobody rang."""
+
+    __slots__ = ("until_ns",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, until_ns: int) -> None:
+        super().__init__(loop)
         self.until_ns = until_ns
-
-    def end(self, due: bool) -> None:
-        """Its time has come, or the bell was rung."""
-        if not self.future.done():
-            self.future.set_result(due)
 
 
 @coroutine
@@ -389,7 +441,7 @@ class AsyncioTicket:
         waiter: Waiter,
     ) -> None:
         self.port = port
-        self.future: asyncio.Future[int] = loop.create_future()
+        self.future = _Wake(loop)
         self._loop = loop
         self._target = target
         self._waiter = waiter
@@ -403,13 +455,12 @@ class AsyncioTicket:
         return True
 
     def resolve(self) -> None:
-        if not self.future.done():
-            self.future.set_result(self._status)
+        self.future.end(self._status)
 
     async def finished(self) -> None:
         """Until the recheck that is running in the waiter thread has returned. Not to be cancelled:
         as long as it runs it uses the buffer."""
-        self.future = self._loop.create_future()
+        self.future = _Wake(self._loop)
         # The scope keeps anyio's cancellations out, which it delivers again in each pass of the
         # loop; the loop here outlasts asyncio's own.
         with anyio.CancelScope(shield=True):

@@ -267,6 +267,8 @@ class TrioLoop:
                 trio.lowlevel.spawn_system_task(self._ask, closes.hear())
         except OSError:  # the poll takes no more descriptors
             self._closes, self._deaf = None, True
+        finally:  # at the end of the run
+            closes.close()
 
     async def _ask(self, targets: set[Target]) -> None:
         for pause in (0, *ASK_AGAIN):

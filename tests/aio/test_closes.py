@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -166,6 +167,33 @@ def test_where_nothing_is_told_somebody_asks(
 
     with (tmp_path / "other").open("wb") as other:
         run(main)
+
+
+def inotifies() -> int:
+    """Descriptors of this process that are some."""
+    found = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing
+            found += "inotify" in os.readlink(f"/proc/self/fd/{descriptor}")
+    return found
+
+
+@heard_of
+def test_a_loop_needs_one_and_leaves_none(run: Any) -> None:
+    async def main() -> None:
+        for _ in range(2):
+            writer, [reader] = pair()
+            async with writer, reader:
+                fill(writer)
+                async with running(lambda writer=writer: writer.send(b"on")) as sent:
+                    await until(lambda: aiospin.statistics().live_tickets == 1)
+                    assert inotifies() == before + 1
+                    reader.receive_many_nowait()
+                    await sent.result()
+
+    before = inotifies()
+    run(main)
+    assert inotifies() == before
 
 
 # ---- one set of closes ----

@@ -261,15 +261,14 @@ def test_a_message_and_a_cancellation(
 def test_a_cancellation_beside_the_timer(
     run_asyncio: Any, monkeypatch: pytest.MonkeyPatch, afterwards: str
 ) -> None:
-    """The sleep has ended, and its task has not run yet."""
+    """In the same pass of the loop, and first."""
 
     async def main() -> None:
         async with BroadcastWriter.create() as writer, await with_bell(writer, CALM) as reader:
 
             def due(loop: Any, bell: Any) -> None:
+                receiving.cancel()
                 of_the_timer(loop, bell)
-                if bell.sleeper is not None and bell.sleeper.future.done():
-                    receiving.cancel()
 
             of_the_timer = AsyncioLoop._due
             before = balance()
