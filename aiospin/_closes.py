@@ -14,30 +14,32 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from aiospin._core import core
-from aiospin._errors import AiospinError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aiospin._target import Target
 
+# Seconds after a close was heard. It is told before the lock goes that says who has died: by microseconds, unless the
+# process is preempted in between. So the first ones are soon, and the others keep what survivors wait under 100 ms,
+# until the wait itself asks, once a second.
+ASK_AGAIN: Final = (1e-3, 10e-3, *(90e-3 * turn for turn in range(1, 12)))
+
 # inotify_event: number, mask, cookie, bytes of a name, of which a file that is watched itself has none
 _EVENT: Final = struct.Struct("iIII")
 _GONE: Final = 0x8000  # IN_IGNORED: the file is no more
 _LOST: Final = -1  # the number of IN_Q_OVERFLOW: more was told than the kernel keeps
-_READ_BYTES: Final = 64 * _EVENT.size  # more than one event at once is rare
-
-
-# Seconds. A close is told a moment before the lock goes that says who has died: microseconds, unless the process is
-# preempted in between. The last one keeps what survivors wait under 100 ms.
-ASK_AGAIN: Final = (1e-3, 10e-3, 50e-3)
+_READ_BYTES: Final = (
+    1024 * _EVENT.size
+)  # more than a few at once are rare, and the poll tells of the rest
 
 
 def ask(targets: Iterable[Target]) -> None:
-    """Have them ask after their peers."""
+    """Have them ask after their peers. For the callbacks of a loop, so it raises nothing."""
     for target in targets:
-        # What is wrong with the segment their waits find, too, and tell their callers.
-        with contextlib.suppress(AiospinError, OSError):
+        # What is wrong with the segment their waits find, too, and tell their callers; what a ring is busy with is over
+        # when they are asked again.
+        with contextlib.suppress(Exception):
             target.ask_after_peers()
 
 
@@ -71,9 +73,9 @@ class Closes:
         self._targets.setdefault(number, WeakSet()).add(target)
         # There are those that take the order and never tell: kernels in user space, file systems over a network.
         os.close(os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC))
-        self._read()
-        if target not in self._heard:
-            return False
+        while target not in self._heard:
+            if not self._read():
+                return False
         self._followed.add(target)
         return True
 
@@ -82,20 +84,25 @@ class Closes:
 
     def hear(self) -> set[Target]:
         """Those one of whose peers may have died: to be asked now, and again after each of ASK_AGAIN."""
-        self._read()
+        if self._fd >= 0:
+            self._read()
         heard, self._heard = self._heard, set()
         return heard
 
-    def _read(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # nothing more
-            while True:
-                for number, mask, _, _ in _EVENT.iter_unpack(os.read(self._fd, _READ_BYTES)):
-                    if number == _LOST:
-                        self._heard.update(*self._targets.values())
-                    else:
-                        self._heard.update(self._targets.get(number, ()))
-                    if mask & _GONE:
-                        self._targets.pop(number, None)
+    def _read(self) -> bool:
+        """False: nothing was told."""
+        try:
+            told = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        for number, mask, _, _ in _EVENT.iter_unpack(told):
+            if number == _LOST:
+                self._heard.update(*self._targets.values())
+            else:
+                self._heard.update(self._targets.get(number, ()))
+            if mask & _GONE:
+                self._targets.pop(number, None)
+        return True
 
     def close(self) -> None:
         """Hear no more, and follow nobody. In the child of a fork too: what is told there is for the parent."""

@@ -39,7 +39,7 @@ GUARDED_NS: Final = 1_000_000_000
 class _MemberTarget(RecheckedTarget):
     """The ring's next move, and between two looks at it the question whether the other side still lives."""
 
-    __slots__ = ("__weakref__", "_guarded", "_member", "follows_peers")
+    __slots__ = ("__weakref__", "_guarded", "_member", "follows_peers", "unasked")
 
     recheck_ns = LIVENESS_NS
 
@@ -48,6 +48,7 @@ class _MemberTarget(RecheckedTarget):
         self._member = weakref.ref(member)  # no cycle: a dropped member closes at once
         self._guarded = guarded
         self.follows_peers = guarded and member._follows_peers
+        self.unasked = False
 
     @property
     def rest_ns(self) -> int:
@@ -76,7 +77,10 @@ class _MemberTarget(RecheckedTarget):
         if member is not None:
             with member._lock:
                 if not member._closed:
-                    member._check_peer()
+                    # Where nobody waits this can: the question must not get in the way of another thread that sends.
+                    self.unasked = not member._ring.suspended
+                    if not self.unasked:
+                        member._check_peer()
 
     def recheck(self, woken: bool) -> bool:
         if woken:
@@ -105,6 +109,7 @@ class Member:
         self._target = _MemberTarget(self, self._ring.guard(segment.lock_fd))
         # Between close() and a wait, whose two ends and whose questions about the peer may be in another thread.
         self._lock = threading.RLock()
+        self._closing = False  # close() has begun; asked without the lock
         self._closed = False
         self._next_question_ns = 0
         self._waiting_since_ns = 0
@@ -255,9 +260,10 @@ class Member:
         # A message that has come goes through here, so no lock is taken: close() shuts first and then asks whether
         # somebody waits, and this says first that nobody does. So one of the two lets go, or both, which is harmless.
         self._ring.resume(ready)
-        if self._closed:
+        if self._closing:
             with self._lock:
-                self._let_go()
+                if self._closed:
+                    self._let_go()
 
     def _ask_after_peer(self) -> None:
         """For those who only look, again and again: a dead peer is noticed as soon as by those who wait."""
@@ -272,6 +278,7 @@ class Member:
         with self._lock:
             if self._closed:
                 return
+            self._closing = True
             if self._bell is not None:
                 self._bell.remove()
             self._say_goodbye()
@@ -297,7 +304,7 @@ class Member:
     def _forget(self) -> None:
         """In the child of a fork: it is the parent's. Say nothing to anybody, and refuse to be used."""
         self._lock = threading.RLock()
-        self._closed = True
+        self._closing = self._closed = True
         if self._bell is not None:
             self._bell.forget()
             self._bell = None

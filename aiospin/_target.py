@@ -49,6 +49,8 @@ class Target:
     """The doorbell to sleep on in an event loop, where there is one."""
     follows_peers = False
     """Somebody who waits for it in an event loop should hear of it when those die whom it waits for."""
+    unasked = False
+    """One of those may have died while nobody waited."""
 
     def __init__(self, wait: core.Wait) -> None:
         self.wait = wait
@@ -87,14 +89,15 @@ class Target:
         spin_ns: int | None,
         policy: WaitPolicy,
         nap: bool = False,
-        told: bool = False,
+        closes: Closes | None = None,
     ) -> None:
         """Have the waiter complete the ticket when it is ready, or at the deadline.
 
         :param nap: a part of the wait, which its caller counts and whose deadline is the plan's.
-        :param told: ask_after_peers() is called when it should be.
+        :param closes: what the caller hears of, and follows this target with; None: the core is to ask after peers.
         """
         sleep_ns = max(policy.sleep_ns, self.least_sleep_ns)
+        told = closes is not None and self in closes  # it may have been closed since
         hardware = policy.hardware
         waiter._submit(
             self.wait, ticket, deadline_ns, spin_ns, sleep_ns, hardware, counted=not nap, told=told
@@ -132,6 +135,7 @@ class RecheckedTarget(Target):
     """
 
     __slots__ = (
+        "_closes",
         "_deadline_ns",
         "_error",
         "_idle",
@@ -141,7 +145,6 @@ class RecheckedTarget(Target):
         "_running",
         "_spin_until_ns",
         "_ticket",
-        "_told",
     )
 
     recheck_ns: int
@@ -210,11 +213,11 @@ class RecheckedTarget(Target):
         spin_ns: int | None,
         policy: WaitPolicy,
         nap: bool = False,
-        told: bool = False,
+        closes: Closes | None = None,
     ) -> None:
         with self._idle:
             self._nap = nap
-            self._told = told
+            self._closes = closes
             self._deadline_ns = deadline_ns
             self._planned = spin_ns is None
             self._spin_until_ns = core.now_ns() + (spin_ns or 0)
@@ -227,7 +230,7 @@ class RecheckedTarget(Target):
         now = core.now_ns()
         left_ns = None if self._planned else self._limit(max(self._spin_until_ns - now, 0))
         until_ns = min(self._deadline_ns, now + self.rest_ns)
-        super().submit(waiter, ticket, until_ns, left_ns, self._policy, self._nap, self._told)
+        super().submit(waiter, ticket, until_ns, left_ns, self._policy, self._nap, self._closes)
 
     def _limit(self, spin_ns: int) -> int:
         """How much of that may be spun."""
@@ -272,7 +275,7 @@ class RecheckedTarget(Target):
 
     def withdraw(self, waiter: Waiter) -> bool:
         with self._idle:
-            self._ticket = None
+            self._ticket = self._closes = None
             if self._running:
                 return False
             waiter._cancel(self.wait)
@@ -283,6 +286,7 @@ class RecheckedTarget(Target):
             self._idle.wait_for(lambda: not self._running)
 
     def outcome(self, status: int) -> bool:
+        self._ticket = self._closes = None  # which refer to the loop
         error, self._error = self._error, None
         if error is not None:
             try:

@@ -195,6 +195,10 @@ def of_a_child(question: Callable[[], bool]) -> bool:
     """What a forked child answers."""
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if question() else 1)
+        answer = False
+        try:
+            answer = question()
+        finally:
+            os._exit(0 if answer else 1)
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status) == 0

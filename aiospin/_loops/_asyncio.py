@@ -314,9 +314,9 @@ class AsyncioLoop:
         nap: bool = False,
     ) -> bool:
         ticket = AsyncioTicket(self, asyncio.get_running_loop(), target, waiter)
-        told = target.follows_peers and self._follow(target)
+        closes = self._follow(target) if target.follows_peers else None
         try:
-            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap, told)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap, closes)
             status = await ticket.future
         except GeneratorExit:
             # The coroutine was dropped, perhaps with its loop: no awaiting any more.
@@ -331,13 +331,15 @@ class AsyncioLoop:
 
     # ---- deaths of those who are waited for ----
 
-    def _follow(self, target: Target) -> bool:
-        """Hear of them, so that the waiter thread need not ask. False: it has to."""
+    def _follow(self, target: Target) -> Closes | None:
+        """Hear of them, so that the waiter thread need not ask. None: it has to."""
         closes = self._closes()
         if closes is not None and target in closes:
-            return True
+            if target.unasked:
+                ask((target,))
+            return closes
         if self._deaf:
-            return False
+            return None
         if closes is None:
             try:
                 closes = Closes()
@@ -345,19 +347,19 @@ class AsyncioLoop:
             except (NotImplementedError, OSError, ValueError):
                 # A loop that polls no descriptors, or no more of them: not to be tried at every wait.
                 self._deaf = True
-                return False
+                return None
             self._closes = weakref.ref(closes)
-        if not target.follow_peers(closes):
-            return False
+        followed = target.follow_peers(closes)
         self._hear(closes)
-        return True
+        return closes if followed else None
 
     @staticmethod
     def _hear(closes: Closes) -> None:
         heard = closes.hear()
-        ask(heard)
-        for delay in ASK_AGAIN:
-            asyncio.get_running_loop().call_later(delay, ask, heard)
+        if heard:
+            ask(heard)
+            for delay in ASK_AGAIN:
+                asyncio.get_running_loop().call_later(delay, ask, heard)
 
 
 class _Wake(asyncio.Future[Any]):

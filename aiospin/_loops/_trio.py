@@ -225,9 +225,9 @@ class TrioLoop:
             # A Python predicate is using the buffer in the waiter thread; it resumes us when it is done.
             return trio.lowlevel.Abort.FAILED
 
-        told = target.follows_peers and self._follow(target)
+        closes = self._follow(target) if target.follows_peers else None
         try:
-            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap, told)
+            target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap, closes)
             status: int = await trio.lowlevel.wait_task_rescheduled(abort)
         except BaseException:
             # Cancelled cleanly above; anything else is a run that is being torn down.
@@ -240,39 +240,51 @@ class TrioLoop:
 
     # ---- deaths of those who are waited for ----
 
-    def _follow(self, target: Target) -> bool:
-        """Hear of them, so that the waiter thread need not ask. False: it has to."""
+    def _follow(self, target: Target) -> Closes | None:
+        """Hear of them, so that the waiter thread need not ask. None: it has to."""
         closes = self._closes
         if closes is not None and target in closes:
-            return True
+            if target.unasked:
+                ask((target,))
+            return closes
         if self._deaf:
-            return False
+            return None
         if closes is None:
             try:
                 closes = Closes()
-            except OSError:  # no more descriptors: not to be tried at every wait
+                trio.lowlevel.spawn_system_task(self._listen, closes)
+            except (OSError, RuntimeError):
+                # No more descriptors, or the run is ending, in the finally of an asynchronous generator: not to be
+                # tried at every wait.
                 self._deaf = True
-                return False
+                return None
             self._closes = closes
-            trio.lowlevel.spawn_system_task(self._listen, closes)
-        if not target.follow_peers(closes):
-            return False
-        trio.lowlevel.spawn_system_task(self._ask, closes.hear())
-        return True
+        followed = target.follow_peers(closes)
+        self._hear(closes)
+        return closes if followed else None
 
     async def _listen(self, closes: Closes) -> None:
         try:
             while True:
                 await trio.lowlevel.wait_readable(closes.fd)
-                trio.lowlevel.spawn_system_task(self._ask, closes.hear())
+                self._hear(closes)
         except OSError:  # the poll takes no more descriptors
-            self._closes, self._deaf = None, True
-        finally:  # at the end of the run
+            self._deaf = True
+        finally:  # at the end of the run, too
+            self._closes = None
             closes.close()
 
-    async def _ask(self, targets: set[Target]) -> None:
-        for pause in (0, *ASK_AGAIN):
-            await trio.sleep(pause)
+    def _hear(self, closes: Closes) -> None:
+        heard = closes.hear()
+        if heard:
+            ask(heard)
+            with contextlib.suppress(RuntimeError):  # the run is ending
+                trio.lowlevel.spawn_system_task(self._ask_again, heard)
+
+    async def _ask_again(self, targets: set[Target]) -> None:
+        began = trio.current_time()
+        for delay in ASK_AGAIN:
+            await trio.sleep_until(began + delay)
             ask(targets)
 
 
