@@ -16,14 +16,14 @@ from weakref import WeakSet
 from aiospin._core import core
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from aiospin._target import Target
 
-# Seconds after a close was heard. It is told before the lock goes that says who has died: by microseconds, unless the
-# process is preempted in between. So the first ones are soon, and the others keep what survivors wait under 100 ms,
-# until the wait itself asks, once a second.
-ASK_AGAIN: Final = (1e-3, 10e-3, *(90e-3 * turn for turn in range(1, 12)))
+# Seconds between two questions once a close was heard. It is told before the lock goes that says who has died: by
+# microseconds, unless the process is preempted in between. So the first ones are short, and the others keep what
+# survivors wait under 100 ms, until the wait itself asks, once a second.
+PAUSES: Final = (1e-3, 10e-3, *(90e-3,) * 11)
 
 # inotify_event: number, mask, cookie, bytes of a name, of which a file that is watched itself has none
 _EVENT: Final = struct.Struct("iIII")
@@ -46,13 +46,15 @@ def ask(targets: Iterable[Target]) -> None:
 class Closes:
     """Targets by the files that their peers close. Used by the thread of its loop."""
 
-    __slots__ = ("__weakref__", "_fd", "_followed", "_heard", "_targets")
+    __slots__ = ("__weakref__", "_fd", "_followed", "_heard", "_lately", "_rounds", "_targets")
 
     def __init__(self) -> None:
         """:raises OSError: no inotify here, or this user has no more of them (fs.inotify.max_user_instances)."""
         self._targets: dict[int, WeakSet[Target]] = {}
         self._followed: WeakSet[Target] = WeakSet()
         self._heard: set[Target] = set()
+        self._lately: set[Target] = set()  # of rounds that a later one has taken over
+        self._rounds = 0
         self._fd = core.closes_open()
         _all.add(self)
 
@@ -83,11 +85,24 @@ class Closes:
         return target in self._followed
 
     def hear(self) -> set[Target]:
-        """Those one of whose peers may have died: to be asked now, and again after each of ASK_AGAIN."""
+        """Those one of whose peers may have died."""
         if self._fd >= 0:
             self._read()
         heard, self._heard = self._heard, set()
         return heard
+
+    def questions(self, heard: set[Target]) -> Iterator[float]:
+        """Have them ask after their peers now, and after each of these pauses. A later round takes over the questions
+        of this one, so that many closes do not ask more often than a few."""
+        self._lately |= heard
+        self._rounds = this = self._rounds + 1
+        ask(heard)
+        for pause in PAUSES:
+            yield pause
+            if self._rounds != this:
+                return
+            ask(self._lately)
+        self._lately.clear()
 
     def _read(self) -> bool:
         """False: nothing was told."""

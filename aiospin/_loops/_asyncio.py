@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from aiospin._bell import LOOK_AGAIN_NS
-from aiospin._closes import ASK_AGAIN, Closes, ask
+from aiospin._closes import Closes, ask
 from aiospin._core import core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
     from contextvars import Context
 
     from aiospin._bell import Bell
@@ -355,11 +355,14 @@ class AsyncioLoop:
 
     @staticmethod
     def _hear(closes: Closes) -> None:
-        heard = closes.hear()
-        if heard:
-            ask(heard)
-            for delay in ASK_AGAIN:
-                asyncio.get_running_loop().call_later(delay, ask, heard)
+        if heard := closes.hear():
+            _ask(closes.questions(heard))
+
+
+def _ask(questions: Iterator[float]) -> None:
+    for pause in questions:
+        asyncio.get_running_loop().call_later(pause, _ask, questions)
+        return
 
 
 class _Wake(asyncio.Future[Any]):

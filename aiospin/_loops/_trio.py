@@ -16,11 +16,11 @@ import outcome
 import trio
 
 from aiospin._bell import LOOK_AGAIN_NS
-from aiospin._closes import ASK_AGAIN, Closes, ask
+from aiospin._closes import Closes, ask
 from aiospin._core import core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from aiospin._bell import Bell
     from aiospin._pace import Pace
@@ -275,17 +275,17 @@ class TrioLoop:
             closes.close()
 
     def _hear(self, closes: Closes) -> None:
-        heard = closes.hear()
-        if heard:
-            ask(heard)
-            with contextlib.suppress(RuntimeError):  # the run is ending
-                trio.lowlevel.spawn_system_task(self._ask_again, heard)
+        if heard := closes.hear():
+            questions = closes.questions(heard)
+            for pause in questions:  # once: the first of them is asked at once
+                with contextlib.suppress(RuntimeError):  # the run is ending
+                    trio.lowlevel.spawn_system_task(self._ask_again, questions, pause)
+                break
 
-    async def _ask_again(self, targets: set[Target]) -> None:
-        began = trio.current_time()
-        for delay in ASK_AGAIN:
-            await trio.sleep_until(began + delay)
-            ask(targets)
+    async def _ask_again(self, questions: Iterator[float], pause: float | None) -> None:
+        while pause is not None:
+            await trio.sleep(pause)
+            pause = next(questions, None)
 
 
 class TrioTicket:

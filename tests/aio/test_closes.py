@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,12 +31,6 @@ with BroadcastReader.attach(sys.argv[1]):
     tell("attached")
     told()
 """
-
-
-def ask_again(patch: pytest.MonkeyPatch, *delays: float) -> None:
-    for module in ("aiospin._loops._asyncio", "aiospin._loops._trio"):
-        if module in sys.modules:
-            patch.setattr(f"{module}.ASK_AGAIN", delays)
 
 
 class Questions:
@@ -89,7 +82,7 @@ def test_the_lock_goes_after_the_close(run: Any, monkeypatch: pytest.MonkeyPatch
                 reader.expect("attached")
                 fill(writer)
                 questions = Questions(monkeypatch, writer)
-                ask_again(monkeypatch, 1e-3, 5e-3)
+                monkeypatch.setattr(_closes, "PAUSES", (1e-3, 5e-3))
                 async with running(lambda: writer.send(b"on")) as sent:
                     await until(lambda: questions.count == 3)  # the loop has begun to listen
                     questions.count, questions.deaf_to = 0, 2
@@ -108,7 +101,7 @@ def test_one_that_died_before(run: Any, monkeypatch: pytest.MonkeyPatch) -> None
     async def main() -> None:
         async with BroadcastWriter.create(capacity=4096) as writer:
             questions = Questions(monkeypatch, writer)
-            ask_again(monkeypatch)
+            monkeypatch.setattr(_closes, "PAUSES", ())
             for turn in range(2):
                 with Child(READER, writer.name) as reader:
                     reader.expect("attached")
@@ -133,7 +126,7 @@ def test_nobody_asks_by_the_clock(run: Any, monkeypatch: pytest.MonkeyPatch) -> 
         async with writer, reader:
             fill(writer)
             questions = Questions(monkeypatch, writer)
-            ask_again(monkeypatch, 1e-3)
+            monkeypatch.setattr(_closes, "PAUSES", (1e-3,))
             async with running(lambda: writer.send(b"on")) as sent:
                 await until(lambda: questions.count == 2)
                 parks = aiospin.statistics().parks
@@ -378,6 +371,25 @@ def test_a_question_raises_nothing(tmp_path: Path) -> None:
         asked.append(target)
     _closes.ask(asked)
     assert [target.asked for target in asked] == [1] * 3
+
+
+@heard_of
+def test_many_closes_ask_no_more_often_than_a_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_closes, "PAUSES", (1.0, 2.0))
+    closes = Closes()
+    one, two = (Listener(tmp_path / name) for name in ("one", "two"))
+    first, second, third = (closes.questions({target}) for target in (one, two, two))
+    assert next(first) == next(second) == next(third) == 1.0
+    assert (one.asked, two.asked) == (1, 2)
+    assert next(first, None) is next(second, None) is None, "the last round goes on for them"
+    assert next(third) == 2.0
+    assert (one.asked, two.asked) == (2, 3)
+    assert next(third, None) is None
+    assert (one.asked, two.asked) == (3, 4)
+    assert next(closes.questions({two})) == 1.0
+    assert (one.asked, two.asked) == (3, 5), "that was over"
 
 
 @heard_of
