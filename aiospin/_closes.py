@@ -11,12 +11,12 @@ import contextlib
 import os
 import struct
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from aiospin._core import core
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from aiospin._target import Target
 
@@ -29,9 +29,8 @@ PAUSES: Final = (1e-3, 10e-3, *(90e-3,) * 11)
 _EVENT: Final = struct.Struct("iIII")
 _GONE: Final = 0x8000  # IN_IGNORED: the file is no more
 _LOST: Final = -1  # the number of IN_Q_OVERFLOW: more was told than the kernel keeps
-_READ_BYTES: Final = (
-    1024 * _EVENT.size
-)  # more than a few at once are rare, and the poll tells of the rest
+# More than a few at once are rare, and the poll tells of the rest.
+_READ_BYTES: Final = 1024 * _EVENT.size
 
 
 def ask(targets: Iterable[Target]) -> None:
@@ -130,6 +129,45 @@ class Closes:
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
             self.close()
+
+
+class Listener:
+    """What an event loop hears of the peers of its waits. How it polls, and when it comes back, is the loop's own."""
+
+    def __init__(self) -> None:
+        # Made for the first target that follows its peers. The loop's poll keeps it, until the loop ends.
+        self._closes: Callable[[], Closes | None] = lambda: None
+        self._deaf = False  # it cannot be made, or not be polled
+
+    def follow(self, target: Target) -> Closes | None:
+        """Hear of the peers of this target, so that the waiter thread need not ask. None: it has to."""
+        closes = self._closes()
+        if closes is not None and target in closes:
+            if target.unasked:
+                ask((target,))
+            return closes
+        if self._deaf:
+            return None
+        if closes is None:
+            try:
+                closes = Closes()
+                self._poll(closes)
+            except (NotImplementedError, OSError, RuntimeError, ValueError):
+                # No more descriptors, a loop that polls none, or one that is ending: not to be tried at every wait.
+                self._deaf = True
+                return None
+            self._closes = ref(closes)
+        followed = target.follow_peers(closes)
+        self._hear(closes)
+        return closes if followed else None
+
+    def _poll(self, closes: Closes) -> None:
+        """Have _hear() called whenever its descriptor is readable."""
+        raise NotImplementedError
+
+    def _hear(self, closes: Closes) -> None:
+        """Put the questions that it has now, and again after each pause."""
+        raise NotImplementedError
 
 
 _all: WeakSet[Closes] = WeakSet()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -96,3 +98,18 @@ def watch_slices(
 ) -> None:
     """Call a function at the begin of each slice that this reader's waits spin."""
     patch.setattr(reader._target, "wait", Sliced(reader._target.wait, begins))
+
+
+class Full(asyncio.SelectorEventLoop):
+    """A loop that takes no more descriptors for a callback of this name."""
+
+    def __init__(self, callback: str) -> None:
+        super().__init__()
+        self.refused = 0
+        self._callback = callback
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+        if getattr(callback, "__name__", "") == self._callback:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, "no room for another descriptor")
+        super().add_reader(fd, callback, *args)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from aiospin._bell import LOOK_AGAIN_NS
-from aiospin._closes import Closes, ask
+from aiospin._closes import Listener
 from aiospin._core import core
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from aiospin._bell import Bell
+    from aiospin._closes import Closes
     from aiospin._pace import Pace
     from aiospin._policy import WaitPolicy
     from aiospin._target import Target
@@ -66,9 +67,7 @@ class AsyncioLoop:
         self._completed: deque[AsyncioTicket] = deque()
         self._wake_pending = False
         self.slicing = False  # a wait of this loop is spinning in slices
-        # Made for the first target that follows its peers. The loop's own reader keeps it, until the loop is closed.
-        self._closes: Callable[[], Closes | None] = lambda: None
-        self._deaf = False  # it cannot be made
+        self._listener = _Listener()
 
     def post(self, tickets: list[Ticket]) -> None:
         with self._lock:
@@ -314,7 +313,7 @@ class AsyncioLoop:
         nap: bool = False,
     ) -> bool:
         ticket = AsyncioTicket(self, asyncio.get_running_loop(), target, waiter)
-        closes = self._follow(target) if target.follows_peers else None
+        closes = self._listener.follow(target) if target.follows_peers else None
         try:
             target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap, closes)
             status = await ticket.future
@@ -329,32 +328,12 @@ class AsyncioLoop:
             raise
         return target.outcome(status)
 
-    # ---- deaths of those who are waited for ----
 
-    def _follow(self, target: Target) -> Closes | None:
-        """Hear of them, so that the waiter thread need not ask. None: it has to."""
-        closes = self._closes()
-        if closes is not None and target in closes:
-            if target.unasked:
-                ask((target,))
-            return closes
-        if self._deaf:
-            return None
-        if closes is None:
-            try:
-                closes = Closes()
-                asyncio.get_running_loop().add_reader(closes.fd, self._hear, closes)
-            except (NotImplementedError, OSError, ValueError):
-                # A loop that polls no descriptors, or no more of them: not to be tried at every wait.
-                self._deaf = True
-                return None
-            self._closes = weakref.ref(closes)
-        followed = target.follow_peers(closes)
-        self._hear(closes)
-        return closes if followed else None
+class _Listener(Listener):
+    def _poll(self, closes: Closes) -> None:
+        asyncio.get_running_loop().add_reader(closes.fd, self._hear, closes)
 
-    @staticmethod
-    def _hear(closes: Closes) -> None:
+    def _hear(self, closes: Closes) -> None:
         if heard := closes.hear():
             _ask(closes.questions(heard))
 

@@ -16,13 +16,14 @@ import outcome
 import trio
 
 from aiospin._bell import LOOK_AGAIN_NS
-from aiospin._closes import Closes, ask
+from aiospin._closes import Listener
 from aiospin._core import core
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from aiospin._bell import Bell
+    from aiospin._closes import Closes
     from aiospin._pace import Pace
     from aiospin._policy import WaitPolicy
     from aiospin._target import Target
@@ -59,8 +60,7 @@ class TrioLoop:
         self._completed: deque[TrioTicket] = deque()
         self._slicing = False  # a wait of this run is spinning in slices
         self._waits = 0
-        self._closes: Closes | None = None  # made for the first target that follows its peers
-        self._deaf = False  # it cannot be made
+        self._listener = _Listener()
 
     def post(self, tickets: list[Ticket]) -> None:
         with self._lock:
@@ -225,7 +225,7 @@ class TrioLoop:
             # A Python predicate is using the buffer in the waiter thread; it resumes us when it is done.
             return trio.lowlevel.Abort.FAILED
 
-        closes = self._follow(target) if target.follows_peers else None
+        closes = self._listener.follow(target) if target.follows_peers else None
         try:
             target.submit(waiter, ticket, deadline_ns, spin_ns, policy, nap, closes)
             status: int = await trio.lowlevel.wait_task_rescheduled(abort)
@@ -238,30 +238,10 @@ class TrioLoop:
             await trio.lowlevel.checkpoint_if_cancelled()
         return target.outcome(status)
 
-    # ---- deaths of those who are waited for ----
 
-    def _follow(self, target: Target) -> Closes | None:
-        """Hear of them, so that the waiter thread need not ask. None: it has to."""
-        closes = self._closes
-        if closes is not None and target in closes:
-            if target.unasked:
-                ask((target,))
-            return closes
-        if self._deaf:
-            return None
-        if closes is None:
-            try:
-                closes = Closes()
-                trio.lowlevel.spawn_system_task(self._listen, closes)
-            except (OSError, RuntimeError):
-                # No more descriptors, or the run is ending, in the finally of an asynchronous generator: not to be
-                # tried at every wait.
-                self._deaf = True
-                return None
-            self._closes = closes
-        followed = target.follow_peers(closes)
-        self._hear(closes)
-        return closes if followed else None
+class _Listener(Listener):
+    def _poll(self, closes: Closes) -> None:
+        trio.lowlevel.spawn_system_task(self._listen, closes)
 
     async def _listen(self, closes: Closes) -> None:
         try:
@@ -271,7 +251,6 @@ class TrioLoop:
         except OSError:  # the poll takes no more descriptors
             self._deaf = True
         finally:  # at the end of the run, too
-            self._closes = None
             closes.close()
 
     def _hear(self, closes: Closes) -> None:

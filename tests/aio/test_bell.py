@@ -23,7 +23,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from bell_support import PARK, asleep_on_bell, balance, bells_ring, running, with_bell
+from bell_support import PARK, Full, asleep_on_bell, balance, bells_ring, running, with_bell
 from broadcast_support import Child, pair
 from support import COMPILED, environment, of_a_child
 from support import settled as until
@@ -546,15 +546,6 @@ def test_waits_that_a_close_ends_are_counted(run: Any) -> None:
 
 @bells_ring
 def test_a_loop_that_cannot_poll_the_bell_has_the_waiter_thread() -> None:
-    class Full(asyncio.SelectorEventLoop):
-        refused = 0
-
-        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
-            if getattr(callback, "__name__", "") == "_due":
-                self.refused += 1
-                raise OSError(errno.ENOSPC, "no room for another descriptor")
-            super().add_reader(fd, callback, *args)
-
     async def main() -> None:
         async with BroadcastWriter.create() as writer, await with_bell(writer) as reader:
             for number in range(3):
@@ -565,7 +556,7 @@ def test_a_loop_that_cannot_poll_the_bell_has_the_waiter_thread() -> None:
             assert bells() == set()
             assert loop.refused == 1
 
-    loop = Full()
+    loop = Full("_due")
     try:
         loop.run_until_complete(main())
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from bell_support import running
+from bell_support import Full, running
 from broadcast_support import Child, fill, pair
 from support import COMPILED, of_a_child
 from support import settled as until
@@ -31,6 +30,17 @@ with BroadcastReader.attach(sys.argv[1]):
     tell("attached")
     told()
 """
+
+
+async def killed_in_the_way_of(writer: BroadcastWriter) -> None:
+    """A reader that the writer waits for dies, and the writer goes on."""
+    with Child(READER, writer.name) as reader:
+        reader.expect("attached")
+        fill(writer)
+        async with running(lambda: writer.send(b"on")) as sent:
+            await until(lambda: aiospin.statistics().live_tickets == 1)
+            reader.kill()
+            await sent.result()
 
 
 class Questions:
@@ -58,16 +68,10 @@ def test_a_death_is_heard_of(run: Any, monkeypatch: pytest.MonkeyPatch, mode: An
         policy = aiospin.WaitPolicy(mode=mode)
         async with BroadcastWriter.create(capacity=4096, policy=policy) as writer:
             for _ in range(2):  # in the second round it is followed already
-                with Child(READER, writer.name) as reader:
-                    reader.expect("attached")
-                    fill(writer)
-                    questions = Questions(monkeypatch, writer)
-                    async with running(lambda: writer.send(b"on")) as sent:
-                        await until(lambda: aiospin.statistics().live_tickets == 1)
-                        reader.kill()
-                        await sent.result()
-                    assert questions.count > 0
-                    monkeypatch.undo()
+                questions = Questions(monkeypatch, writer)
+                await killed_in_the_way_of(writer)
+                assert questions.count > 0
+                monkeypatch.undo()
 
     run(main)
 
@@ -165,47 +169,26 @@ def test_where_nothing_is_told_somebody_asks(
             )
         async with BroadcastWriter.create(capacity=4096) as writer:
             for _ in range(2):
-                with Child(READER, writer.name) as reader:
-                    reader.expect("attached")
-                    fill(writer)
-                    async with running(lambda: writer.send(b"on")) as sent:
-                        await until(lambda: aiospin.statistics().live_tickets == 1)
-                        reader.kill()
-                        await sent.result()
+                await killed_in_the_way_of(writer)
 
     with (tmp_path / "other").open("wb") as other:
         run(main)
 
 
-async def killed_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def twice_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice; the second time nobody in Python asks by the clock."""
     async with BroadcastWriter.create(capacity=4096) as writer:
         for turn in range(2):
             if turn:
                 monkeypatch.setattr(_member, "GUARDED_NS", NEVER_NS)
-            with Child(READER, writer.name) as reader:
-                reader.expect("attached")
-                fill(writer)
-                async with running(lambda: writer.send(b"on")) as sent:
-                    await until(lambda: aiospin.statistics().live_tickets == 1)
-                    reader.kill()
-                    await sent.result()
+            await killed_in_the_way_of(writer)
 
 
 @heard_of
 def test_a_loop_that_cannot_poll_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(asyncio.SelectorEventLoop):
-        refused = 0
-
-        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
-            if getattr(callback, "__name__", "") == "_hear":
-                self.refused += 1
-                raise OSError(errno.ENOSPC, "no room for another descriptor")
-            super().add_reader(fd, callback, *args)
-
-    loop = Full()
+    loop = Full("_hear")
     try:
-        loop.run_until_complete(killed_in_the_way(monkeypatch))
+        loop.run_until_complete(twice_killed(monkeypatch))
     finally:
         loop.close()
     assert loop.refused == 1, "it is not tried again"
@@ -223,7 +206,7 @@ def test_trio_cannot_poll_it(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, "no room for another descriptor")
 
     monkeypatch.setattr(trio.lowlevel, "wait_readable", refuse)
-    trio.run(killed_in_the_way, monkeypatch)
+    trio.run(twice_killed, monkeypatch)
     assert polled == 1
 
 
