@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from aiospin._core import core
@@ -36,6 +37,7 @@ class Bell:
     __slots__ = (
         "_door",
         "_fifo",
+        "_lock",
         "_made",
         "_mode",
         "_path",
@@ -54,6 +56,8 @@ class Bell:
         self._fifo = -1
         self._timer = -1
         self._door: select.epoll | None = None
+        # A close may come from another thread while the file is made. One from a signal's handler comes in this one.
+        self._lock = threading.RLock()
         self._made = False  # the file at the path is ours
         self._unusable = False
         self.owner: Any = None
@@ -98,13 +102,15 @@ class Bell:
     def _request(self) -> None:
         try:
             self._timer = core.timer_open()
-            self._make_fifo()
+            with self._lock:
+                if self._unusable:
+                    return  # whoever closes the reader lets go of the timer as well
+                self._make_fifo()
+                self._ring.bell_request()
         except (
             OSError
         ):  # no such timers or files here, or no more descriptors: the waiter thread does it all
             self.forget()
-            return
-        self._ring.bell_request()
 
     def _make_fifo(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -119,6 +125,9 @@ class Bell:
         except BaseException:
             self.remove()
             raise
+        if self._unusable:  # closed by a signal's handler, before there was a file
+            self._made = True
+            self.remove()
 
     def park(self) -> bool:
         """True: asleep as far as the writer knows. False: there is something to receive, or it is not ready."""
@@ -148,12 +157,13 @@ class Bell:
     def remove(self) -> None:
         """No more bells for this reader: take the FIFO out of the folder, and park on it no more. From any
         thread, while the reader still holds its slot: afterwards the next one may have a FIFO of that name."""
-        self._unusable = True
-        if self._made:
-            self._made = False
-            # It may be gone, with its folder even: that does not keep the reader from closing.
-            with contextlib.suppress(OSError):
-                self._path.unlink()
+        with self._lock:
+            self._unusable = True
+            if self._made:
+                self._made = False
+                # It may be gone, with its folder even: that does not keep the reader from closing.
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
 
     def discard(self) -> None:
         """remove(), and close the descriptors, which nobody polls any more."""

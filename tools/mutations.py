@@ -546,6 +546,13 @@ MUTANTS = (
         "test test_bells",
     ),
     Mutant(
+        "a reader that left asks for its successor's bell",
+        READER,
+        "    if (!reader->joined) { /* the slot may be another's */\n        return;\n    }\n",
+        "",
+        "test test_bells",
+    ),
+    Mutant(
         "a reader that left parks on its successor's bell",
         READER,
         "    if (!reader->joined) { /* the slot may be another's */\n        return false;\n    }\n",

@@ -449,8 +449,9 @@ class RingReader(End):
     def bell_request(self) -> None:
         """Ask the writer to open the FIFO, which is there."""
         with self._turn:
-            self._slot.bell = BELL_REQUESTED
-            self._segment.readable.prepare_bell()
+            if not self._turn.ended:  # else the slot may be another's
+                self._slot.bell = BELL_REQUESTED
+                self._segment.readable.prepare_bell()
 
     def bell(self) -> int:
         """Where the doorbell stands."""

@@ -328,6 +328,9 @@ asp_status asp_ring_copy(asp_ring_reader *reader, void *to, uint64_t room, uint3
 
 void asp_ring_bell_request(asp_ring_reader *reader) {
     const asp_ring *ring = &reader->ring;
+    if (!reader->joined) { /* the slot may be another's */
+        return;
+    }
     /* pairs with the load in attend_bells() */
     asp_store_release_u32(&ring->readers[reader->slot].bell, ASP_BELL_REQUESTED);
     asp_park_prepare_bell(&ring->control->readable.word);

@@ -483,6 +483,40 @@ def test_a_close_leaves_the_bell_of_the_next_reader_alone(run: Any) -> None:
 
 
 @bells_ring
+@pytest.mark.parametrize("who", ["another thread", "a signal's handler"])
+def test_a_close_while_the_file_is_made(monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    """At the end of a program the loop of a daemon thread may be about to sleep for the first time."""
+    mkfifo = os.mkfifo
+    closers: list[threading.Thread] = []
+
+    def close_and_make(path: Path, mode: int) -> None:
+        if who == "another thread":
+            closers.append(threading.Thread(target=reader.close))
+            closers[0].start()
+            closers[0].join(0.1)  # it is to wait for us: should it not, let it be done
+        else:
+            reader.close()
+        mkfifo(path, mode)
+
+    with BroadcastWriter.create() as writer:
+        reader = BroadcastReader.attach(writer.handle)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "mkfifo", close_and_make)
+            reader._begin_waiting()
+            assert reader._bell is not None
+            assert not reader._bell.ready()
+            for closer in closers:
+                closer.join()
+        assert bells() == set()
+        with BroadcastReader.attach(writer.handle) as new:
+            assert new.statistics().slot == reader._ring.slot
+            assert not reader._bell.ready()
+            assert new._ring.bell() == 0
+        reader._stop_waiting(False)
+        assert (reader._bell.fifo, reader._bell.timer) == (-1, -1)
+
+
+@bells_ring
 def test_who_has_left_does_not_wake_the_next_in_its_slot() -> None:
     """A wait that a close from another thread ends still has its ring for a while."""
     with BroadcastWriter.create() as writer:
@@ -492,6 +526,8 @@ def test_who_has_left_does_not_wake_the_next_in_its_slot() -> None:
         with BroadcastReader.attach(writer.handle) as new:
             assert new.statistics().slot == old._ring.slot
             assert new._bell is not None
+            old._ring.bell_request()
+            assert new._ring.bell() == 0
             assert not new._bell.ready()
             writer.send_nowait(b"x")
             assert new.receive_nowait() == b"x"

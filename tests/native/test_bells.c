@@ -171,6 +171,8 @@ static void who_left_leaves_its_successors_bell_alone(void) {
     const int fd = make_fifo(1);
     asp_ring_leave(&old);
     join(&b, &next, 1);
+    asp_ring_bell_request(&old);
+    CHECK(asp_ring_bell(&next) == ASP_BELL_NONE);
     asp_ring_bell_request(&next);
     asp_ring_wake_readers(&b.writer);
     CHECK(asp_ring_bell(&next) == ASP_BELL_READY);
