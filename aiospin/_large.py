@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiospin import _layout
 from aiospin._errors import LayoutError
-from aiospin._segment import make_file
+from aiospin._exit import closed
+from aiospin._segment import fill_file, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,7 +86,9 @@ class OutgoingFiles:
         self._ring = ring
         self._window = WINDOW * ring.capacity
         self._lossy = ring.overflow == _layout.DROP_OLDEST
-        self._lock = threading.Lock()
+        # Not only for other threads: a signal's handler may close the writer while this thread has it.
+        self._lock = threading.RLock()
+        self._closed = False
         self._files: deque[_File] = deque()  # in the order of their records
         self._nbytes = 0
 
@@ -124,7 +127,11 @@ class OutgoingFiles:
         """
         segment, sequence = self._segment, self._ring.sequence
         path = segment.message(sequence)
-        fd = make_file(path, _HEADER.size + length, segment.mode, f"a message of {length} bytes")
+        with self._lock:
+            fd = -1 if self._closed else open_file(path)
+        if fd < 0:
+            raise closed()
+        fill_file(fd, path, _HEADER.size + length, segment.mode, f"a message of {length} bytes")
         draft = Draft(path, fd, length)
         try:
             _write(fd, memoryview(_HEADER.pack(segment.id, sequence, length, 0)), 0)
@@ -138,11 +145,15 @@ class OutgoingFiles:
         draft.close()
         sequence = self._ring.sequence
         try:
-            # Under the lock: whoever sweeps meanwhile finds the file, or finds none.
+            # Under the lock: whoever sweeps or closes meanwhile finds the file, or finds none.
             with self._lock:
-                self._ring.publish_large(draft.length, format)
-                self._files.append(_File(draft.path, self._ring.head, draft.length))
-                self._nbytes += draft.length
+                published = not self._closed
+                if published:
+                    self._ring.publish_large(draft.length, format)
+                    self._files.append(_File(draft.path, self._ring.head, draft.length))
+                    self._nbytes += draft.length
+            if not published:
+                raise closed()
         except BaseException:
             # The ring was closed meanwhile; but what a signal handler has interrupted may be published, and the
             # file is the readers' then.
@@ -154,6 +165,13 @@ class OutgoingFiles:
     def discard(self, draft: Draft) -> None:
         draft.close()
         remove(draft.path)
+
+    def close(self) -> None:
+        """Make and publish no more, while the ring is still open. The file that another thread is writing goes at
+        once: at the end of the program that thread will not come to it."""
+        with self._lock:
+            self._closed = True
+            remove(self._segment.message(self._ring.sequence))
 
 
 class IncomingFiles:

@@ -7,16 +7,18 @@ import atexit
 import os
 import threading
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiospin._core import core
 from aiospin._deadline import deadline_of
-from aiospin._errors import ClosedResourceError, WouldBlock
+from aiospin._errors import WouldBlock
+from aiospin._exit import closed, exiting
 from aiospin._target import RecheckedTarget
 from aiospin._wait import block, pause, spend, suspend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -171,9 +173,6 @@ class Member:
                 result = operation()
                 if result is not None:
                     return result
-        except ClosedResourceError:
-            _end_with_the_process()
-            raise
         finally:
             if rehearsing:
                 core.count("parked", 1)  # the rehearsal ended the wait
@@ -223,9 +222,6 @@ class Member:
                 result = operation()
                 if result is not None:
                     return result
-        except ClosedResourceError:
-            _end_with_the_process()
-            raise
         finally:
             if rehearsing:
                 core.count("parked", 1)  # the rehearsal ended the wait
@@ -244,8 +240,11 @@ class Member:
 
     def _begin_waiting(self) -> None:
         with self._lock:
-            self._ring.suspend()
-            self._waiting_since_ns = core.now_ns()
+            if not self._closed:
+                self._ring.suspend()
+                self._waiting_since_ns = core.now_ns()
+                return
+        self._ensure_open()
 
     def _look(self, deadline_ns: int) -> bool:
         """The first look of a wait; one that is only a look asks after the other side besides."""
@@ -270,7 +269,7 @@ class Member:
         now_ns = core.now_ns()
         if now_ns >= self._next_question_ns:
             self._next_question_ns = now_ns + LIVENESS_NS
-            with self._lock:
+            with self._while_open():
                 self._check_peer()
 
     def close(self) -> None:
@@ -288,7 +287,7 @@ class Member:
             self._segment.drop_lock()
             if not self._ring.suspended:
                 self._let_go()
-            elif self._bell is not None and self._bell.owner is not None and not _exiting.is_set():
+            elif self._bell is not None and self._bell.owner is not None and not exiting.is_set():
                 self._bell.owner.wake(self._bell)
 
     def _let_go(self) -> None:
@@ -312,8 +311,16 @@ class Member:
 
     def _ensure_open(self) -> None:
         if self._closed:
-            _end_with_the_process()
-            raise ClosedResourceError
+            raise closed()
+
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """No close() meanwhile."""
+        with self._lock:
+            if not self._closed:
+                yield
+                return
+        self._ensure_open()  # without the lock, as it may take its time
 
     async def aclose(self) -> None:
         """close(), for ``async with``."""
@@ -359,19 +366,9 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-_exiting = threading.Event()
-
-
-def _end_with_the_process() -> None:
-    """Never returns in a daemon thread of an interpreter that ends: that a member was closed there is no error of
-    the thread's."""
-    if _exiting.is_set() and threading.current_thread().daemon:
-        threading.Event().wait()
-
-
 @atexit.register
 def _close_all() -> None:
     # Loops that still run now do so in daemon threads: they end with the process, and not with an error.
-    _exiting.set()
+    exiting.set()
     for member in list(_members):
         member.close()

@@ -249,10 +249,10 @@ class Segment:
 
     def drop_lock(self) -> None:
         """Close the description that the lock belongs to."""
-        _open_segments.discard(self)
         # Cleared before the close, which lets other threads run: the number may be somebody else's at once.
         fd, self._lock_fd = self._lock_fd, None
         if fd is not None:
+            _open_segments.discard(self)
             os.close(fd)
 
 
@@ -261,14 +261,25 @@ def make_file(path: Path, size: int, mode: int, what: str) -> int:
 
     :raises OSError: ENOSPC; says how much was needed and how much is free. Nothing is left behind.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = open_file(path)
+    fill_file(fd, path, size, mode, what)
+    return fd
+
+
+def open_file(path: Path) -> int:
+    """The first half of make_file()."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def fill_file(fd: int, path: Path, size: int, mode: int, what: str) -> None:
+    """The second, which takes its time. Closes the descriptor where it fails."""
     try:
         os.posix_fallocate(fd, 0, size)
         os.fchmod(fd, mode)
     except BaseException as error:
         room = os.fstatvfs(fd)
         os.close(fd)
-        path.unlink()
+        path.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM):
             raise OSError(
                 error.errno,
@@ -277,7 +288,6 @@ def make_file(path: Path, size: int, mode: int, what: str) -> int:
                 str(path.parent),
             ) from None
         raise
-    return fd
 
 
 _open_segments: weakref.WeakSet[Segment] = weakref.WeakSet()

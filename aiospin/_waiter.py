@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiospin._core import core
 from aiospin._errors import ClosedResourceError
+from aiospin._exit import exiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +100,7 @@ class Waiter:
         # The lock decides against a thread that retires at this moment: it either sees this ticket,
         # or has cleared _thread before.
         with self._lock:
-            if _exiting.is_set() and threading.current_thread().daemon:
+            if exiting.is_set() and threading.current_thread().daemon:
                 return  # it ends with the process, in the middle of this wait
             if self._closed:
                 raise ClosedResourceError(f"the waiter {self._name!r} is closed")
@@ -283,12 +284,9 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-_exiting = threading.Event()
-
-
 @atexit.register
 def _close_all() -> None:
     # Loops that still run now do so in daemon threads: they end with the process, and not with an error.
-    _exiting.set()
+    exiting.set()
     for waiter in list(_waiters):
         waiter._end(tell=False)

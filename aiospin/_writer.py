@@ -178,8 +178,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
 
     def statistics(self) -> WriterStatistics:
         """How much was sent, and who is reading."""
-        with self._lock:
-            self._ensure_open()
+        with self._while_open():
             self._check_peer()  # nobody else does, while the writer has room
             return WriterStatistics(
                 messages=self._ring.sequence,
@@ -456,8 +455,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         return deadline_of(timeout)
 
     def _enough_readers(self, n: int, deadline_ns: int, timeout: float | None) -> bool:
-        with self._lock:
-            self._ensure_open()
+        with self._while_open():
             attached = self._ring.active_readers()
             if attached >= n:
                 self._check_peer()  # of those, some may be dead
@@ -500,6 +498,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     def _say_goodbye(self) -> None:
         if self._draft is not None:
             self._abandon()
+        self._large.close()
         self._ring.close()
         self._check_peer()
         if self._large:

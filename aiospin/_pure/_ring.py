@@ -9,38 +9,70 @@ mode tail before the overwriting, the copy before the check of tail.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from .._errors import BusyResourceError, ClosedResourceError
+from .._exit import closed
 from ._segment import Segment
 from ._wait import Wait
 from ._watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
     from typing_extensions import Buffer
+
+
+# What another thread does inside an operation takes milliseconds at most. Not for ever: a signal's handler, or code
+# that an operation calls, may close the end that its own thread is inside of.
+_OTHERS_S: Final = 1.0
 
 
 class Turn:
     """One thread at a time, and nobody after release: for all that changes an end of a ring."""
 
-    __slots__ = ("_action", "_lock", "ended", "released", "suspended")
+    __slots__ = ("_action", "_ending", "_lock", "ended", "released", "suspended")
 
     def __init__(self, action: str) -> None:
         self._action = action
         self._lock = threading.Lock()
+        self._ending = False  # somebody is about to
         self.suspended = False  # one caller waits
         self.ended = False  # closed or left
         self.released = False
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
-            raise BusyResourceError(self._action)
+            raise closed() if self._ending else BusyResourceError(self._action)
         if self.released:
             self._lock.release()
-            raise ClosedResourceError
+            raise closed()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._lock.release()
+        if kind is ClosedResourceError:
+            raise closed() from None
+
+    @contextmanager
+    def at_last(self) -> Iterator[None]:
+        """The same for an operation that ends something, which lets another thread finish first."""
+        self._ending = True
+        if not self._lock.acquire(timeout=_OTHERS_S):
+            self._ending = False
+            raise BusyResourceError(self._action)
+        try:
+            if self.released:
+                raise ClosedResourceError
+            yield
+        finally:
+            self._lock.release()
 
     def step_out(self) -> None:
         """In the middle of an operation, around a call that may take long: let others in."""
@@ -49,9 +81,12 @@ class Turn:
     def step_in(self) -> None:
         self._lock.acquire()
 
-    def check_free(self) -> None:
+    def check_open(self) -> None:
         if self.ended:
             raise ClosedResourceError
+
+    def check_free(self) -> None:
+        self.check_open()
         if self.suspended:
             raise BusyResourceError(self._action)
 
@@ -121,7 +156,7 @@ class End:
         """Unpin the buffer. Idempotent."""
         if self._turn.released:
             return
-        with self._turn:
+        with self._turn.at_last():
             self._wait.release()
             self._turn.released = True
             self._segment.release()

@@ -485,7 +485,7 @@ class RingReader(End):
 
     def leave(self) -> None:
         """Give up the slot; the writer no longer waits for this reader. Idempotent."""
-        with self._turn:
+        with self._turn.at_last():
             if not self._turn.ended:
                 self._turn.ended = True
                 self._acquired, self._holds_copy, self._lent = None, False, False

@@ -264,6 +264,7 @@ class RingWriter(End):
         """Publish the claimed message and wake parked readers."""
         _check_format(format)
         with self._turn:
+            self._turn.check_open()
             if not self._claimed:
                 raise ValueError("no message is claimed: claim one and fill it before publish")
             self._commit(DATA, format, self._nbytes)
@@ -282,6 +283,7 @@ class RingWriter(End):
         """Publish that the file of the message is complete."""
         _check_format(format)
         with self._turn:
+            self._turn.check_open()
             if not self._claimed or self._nbytes != LARGE_BYTES:
                 raise ValueError("no large message is claimed: claim one before publish")
             self._commit(LARGE, format, length)
@@ -360,7 +362,7 @@ class RingWriter(End):
 
     def close(self) -> None:
         """Publish the end of the stream. Idempotent; drops an open claim."""
-        with self._turn:
+        with self._turn.at_last():
             if not self._turn.ended:
                 self._turn.ended = True
                 self._pad = self._claimed = 0

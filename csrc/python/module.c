@@ -60,6 +60,13 @@ PyObject *asp_raise(asp_module *module, asp_status status, const char *what) {
     return NULL;
 }
 
+PyObject *asp_raise_closed(asp_module *module) {
+    PyObject *error = PyObject_CallNoArgs(module->closed);
+    if (error) PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_XDECREF(error);
+    return NULL;
+}
+
 static PyObject *py_now_ns(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
@@ -187,22 +194,22 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
     return *type ? PyModule_AddType(module, *type) : -1;
 }
 
-static int import_errors(asp_module *state) {
-    PyObject *errors = PyImport_ImportModule("aiospin._errors");
-    if (!errors) return -1;
-    const struct {
-        const char *name;
-        PyObject **into;
-    } wanted[] = {
-        {"LayoutError", &state->layout_error},         {"LaggedError", &state->lagged_error},
-        {"EndOfStream", &state->end_of_stream},        {"BusyResourceError", &state->busy_error},
-        {"ClosedResourceError", &state->closed_error},
-    };
-    int failed = 0;
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted && !failed; i++)
-        failed = !(*wanted[i].into = PyObject_GetAttrString(errors, wanted[i].name));
-    Py_DECREF(errors);
-    return failed ? -1 : 0;
+static int import_from(const char *module, const char *name, PyObject **into) {
+    PyObject *found = PyImport_ImportModule(module);
+    if (found) *into = PyObject_GetAttrString(found, name);
+    Py_XDECREF(found);
+    return *into ? 0 : -1;
+}
+
+static int import_python(asp_module *state) {
+    static const char errors[] = "aiospin._errors";
+    return import_from(errors, "LayoutError", &state->layout_error) < 0 ||
+                   import_from(errors, "LaggedError", &state->lagged_error) < 0 ||
+                   import_from(errors, "EndOfStream", &state->end_of_stream) < 0 ||
+                   import_from(errors, "BusyResourceError", &state->busy_error) < 0 ||
+                   import_from("aiospin._exit", "closed", &state->closed) < 0
+               ? -1
+               : 0;
 }
 
 static int module_exec(PyObject *module) {
@@ -215,7 +222,7 @@ static int module_exec(PyObject *module) {
         }
         asp_use(&selection);
     }
-    if (import_errors(state) < 0 || add_type(module, &asp_wait_spec, &state->wait_type) < 0 ||
+    if (import_python(state) < 0 || add_type(module, &asp_wait_spec, &state->wait_type) < 0 ||
         add_type(module, &asp_waiter_spec, &state->waiter_type) < 0 ||
         add_type(module, &asp_word_spec, &state->word_type) < 0 ||
         add_type(module, &asp_ring_writer_spec, &state->ring_writer_type) < 0 ||
@@ -240,7 +247,7 @@ static int module_exec(PyObject *module) {
     visit(state->lagged_error);    \
     visit(state->end_of_stream);   \
     visit(state->busy_error);      \
-    visit(state->closed_error)
+    visit(state->closed)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     asp_module *state = PyModule_GetState(module);

@@ -21,7 +21,7 @@ typedef struct asp_module {
     PyObject *lagged_error;
     PyObject *end_of_stream;
     PyObject *busy_error;
-    PyObject *closed_error;
+    PyObject *closed; /* makes a ClosedResourceError, aiospin._exit */
 } asp_module;
 
 /* The state of the module that made this object's (final) type. */
@@ -30,6 +30,10 @@ asp_module *asp_module_of(PyObject *self);
 /* Set the exception for a status of the core and return NULL. `what`: the sentence that the core wrote,
  * or what was being done. */
 PyObject *asp_raise(asp_module *module, asp_status status, const char *what);
+
+/* The end of a ring is closed. Outside of enter and leave (py_ring.h), as a daemon thread may stay here while the
+ * interpreter ends. Returns NULL. */
+PyObject *asp_raise_closed(asp_module *module);
 
 /* ---- buffers (py_buffer.c) ---- */
 

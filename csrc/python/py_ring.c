@@ -1,47 +1,64 @@
 /* py_ring.c - what both ends of a broadcast ring in a pinned buffer have in common, and making one.
  *
  * One native call sends, one receives. An end is used by one thread at a time and by one caller that
- * waits: `busy` guards the former, `suspended` the latter, and the second gets BusyResourceError. */
+ * waits: `busy` guards the former, `suspended` the latter, and a second one gets BusyResourceError. */
 #include "py_ring.h"
 
 #include <sched.h>
 
 #include "atomics.h"
+#include "clock.h"
 #include "py_wait.h"
 
-/* How often a cleanup or a question lets another thread finish before it gives up. Nothing inside an operation
- * blocks, so one turn is the rule; never giving up would hang a finaliser that came back into its own object. */
-#define TURNS 1000
+/* Beside the thread in `busy`, whose number is that of something aligned: it sends or receives. */
+#define ACTION 1
+
+/* So long another thread is waited for, ns. Nothing inside an operation blocks, so they take microseconds, and seconds
+ * where they copy gigabytes; never giving up would hang the child of a fork, where that thread is no more. */
+#define TURN_NS 5000000000
+
+/* True: it is this thread's turn, from 0 in `busy` on. False: `busy` says whose it is instead. */
+static bool take_turn(asp_py_end *self, uint64_t *busy, uint64_t mine) {
+    *busy = 0;
+    return asp_compare_exchange_u64(&self->busy, busy, mine); /* pairs with leave */
+}
+
+/* What another thread is inside of is soon over. */
+static void let_others_go_on(void) {
+    Py_BEGIN_ALLOW_THREADS
+    sched_yield();
+    Py_END_ALLOW_THREADS
+}
 
 bool asp_py_end_enter(asp_py_end *self, const char *action) {
     asp_module *module = asp_module_of((PyObject *)self);
-    int turns = action ? 0 : TURNS;
-    while (asp_exchange_u32(&self->busy, 1)) {
-        if (turns-- == 0) {
+    const uint64_t me = (uint64_t)PyThread_get_thread_ident() & ~(uint64_t)ACTION;
+    uint64_t busy, give_up_ns = 0;
+    while (!take_turn(self, &busy, action ? me | ACTION : me)) {
+        /* This thread, when it comes back into its own object: in a finaliser, or out of a buffer's own code. */
+        const bool refused = (busy & ~(uint64_t)ACTION) == me || (action && busy & ACTION);
+        if (!give_up_ns) give_up_ns = asp_now_ns() + TURN_NS;
+        if (refused || asp_now_ns() > give_up_ns) {
             asp_raise(module, ASP_BUSY, action ? action : "using");
             return false;
         }
-        Py_BEGIN_ALLOW_THREADS
-        sched_yield();
-        Py_END_ALLOW_THREADS
+        let_others_go_on();
     }
     if (self->open && !(action && asp_load_acquire_u32(&self->suspended))) return true;
-    asp_store_release_u32(&self->busy, 0);
+    asp_py_end_leave(self);
     if (self->open) asp_raise(module, ASP_BUSY, action);
-    else PyErr_SetNone(module->closed_error);
+    else asp_raise_closed(module);
     return false;
 }
 
-void asp_py_end_leave(asp_py_end *self) { asp_store_release_u32(&self->busy, 0); /* pairs with enter */ }
+void asp_py_end_leave(asp_py_end *self) { asp_store_release_u64(&self->busy, 0); /* pairs with take_turn */ }
 
 void asp_py_end_step_out(asp_py_end *self) { asp_py_end_leave(self); }
 
 void asp_py_end_step_in(asp_py_end *self) {
-    while (asp_exchange_u32(&self->busy, 1)) { /* whoever is inside is soon out again: nothing there blocks */
-        Py_BEGIN_ALLOW_THREADS
-        sched_yield();
-        Py_END_ALLOW_THREADS
-    }
+    const uint64_t me = (uint64_t)PyThread_get_thread_ident() & ~(uint64_t)ACTION;
+    uint64_t busy;
+    while (!take_turn(self, &busy, me)) let_others_go_on();
 }
 
 bool asp_py_end_open(asp_py_end *self, PyObject *buffer, asp_ring *ring, bool readonly) {

@@ -12,12 +12,13 @@ typedef struct asp_py_end { /* what both ends have in common */
     bool open;
     PyObject *view; /* memoryview of the whole segment, that messages are slices of */
     PyObject *wait; /* the asp_py_wait on this end's watch, made on first use */
-    uint32_t busy;      /* a thread is inside a method; pairs with itself */
+    uint64_t busy;      /* the thread that is inside a method, or 0; pairs with itself */
     uint32_t suspended; /* a caller waits; set and cleared by suspend and resume */
 } asp_py_end;
 
-/* Begin an operation. `action` in the words of BusyResourceError; NULL for one that the suspended
- * caller's own cleanup makes too, or that only asks: it waits for its turn. False with an exception set. */
+/* Begin an operation. `action` in the words of BusyResourceError, which it raises where it meets another action;
+ * NULL for one that the suspended caller's own cleanup makes too, or that only asks. These wait for their turn, and
+ * actions wait for them. False with an exception set. */
 bool asp_py_end_enter(asp_py_end *self, const char *action);
 void asp_py_end_leave(asp_py_end *self);
 /* In the middle of an operation, around a call of Python code, which may take long: let others in, who must not

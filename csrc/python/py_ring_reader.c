@@ -109,7 +109,9 @@ static PyObject *open_large(asp_py_reader *self, const asp_ring_message *message
     self->opening = false;
     if (opened && !(self->end.open && self->ring.joined)) {
         Py_CLEAR(opened);
-        PyErr_SetNone(asp_module_of((PyObject *)self)->closed_error);
+        asp_py_end_step_out(&self->end);
+        asp_raise_closed(asp_module_of((PyObject *)self));
+        asp_py_end_step_in(&self->end);
     }
     return opened;
 }
@@ -142,10 +144,6 @@ static void release_held(asp_py_reader *self) {
 /* What enter_reader() does not find in a reader that simply goes on. */
 static bool enter_after_all(asp_py_reader *self) {
     asp_module *module = asp_module_of((PyObject *)self);
-    if (!self->ring.joined) { /* after leave() the slot may be another reader's */
-        PyErr_SetNone(module->closed_error);
-        return false;
-    }
     if (self->lent) release_held(self);
     if (self->opening || self->holds_copy) {
         asp_raise(module, ASP_BUSY, RECEIVING);
@@ -164,10 +162,11 @@ static bool enter_after_all(asp_py_reader *self) {
 /* Begin to receive; the ring itself sees to a message that is acquired in it. */
 static bool enter_reader(asp_py_reader *self) {
     if (!asp_py_end_enter(&self->end, RECEIVING)) return false;
-    bool goes_on = self->ring.joined && !self->opening && !self->holds_copy && !self->lent && !self->error &&
-                   !self->skipped;
-    if (goes_on || enter_after_all(self)) return true;
+    const bool joined = self->ring.joined; /* after leave() the slot may be another reader's */
+    const bool goes_on = joined && !self->opening && !self->holds_copy && !self->lent && !self->error && !self->skipped;
+    if (goes_on || (joined && enter_after_all(self))) return true;
     asp_py_end_leave(&self->end);
+    if (!joined) asp_raise_closed(asp_module_of((PyObject *)self));
     return false;
 }
 

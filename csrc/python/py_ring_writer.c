@@ -65,8 +65,7 @@ static PyObject *cannot_claim(asp_py_writer *self, asp_status status, uint64_t n
         snprintf(what, sizeof what,
                  "the segment is corrupt: a reader's cursor or a record is none that a healthy peer writes");
     } else if (status == ASP_E_INVALID) { /* after close() */
-        PyErr_SetNone(asp_module_of((PyObject *)self)->closed_error);
-        return NULL;
+        return asp_raise_closed(asp_module_of((PyObject *)self));
     } else {
         snprintf(what, sizeof what, "%s", SENDING);
     }
@@ -183,6 +182,8 @@ static PyObject *writer_claim(asp_py_writer *self, PyObject *argument) {
 
 static PyObject *published(asp_py_writer *self, asp_status status) {
     if (status == ASP_READY) Py_RETURN_NONE;
+    /* pairs with the store in asp_ring_writer_close: by another thread, since the claim */
+    if (asp_load_relaxed_u32(&self->ring.closed)) return asp_raise_closed(asp_module_of((PyObject *)self));
     return asp_raise(asp_module_of((PyObject *)self), ASP_E_INVALID, "nothing is claimed: claim before publish");
 }
 

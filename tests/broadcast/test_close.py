@@ -175,10 +175,7 @@ def test_close_at_any_time_of_a_thread_that_receives():
         with writer, running(partial(ends_closed, reader.receive_sync)):
             for _ in range(turn % 20):
                 waits(reader) if turn % 2 else None
-            try:
-                reader.close()
-            except aiospin.BusyResourceError:  # the thread is in the middle of a native call
-                reader.close()
+            reader.close()
 
 
 def assert_released(ring):
@@ -221,11 +218,43 @@ def test_close_while_waits_end():
             writer.send_nowait(b"now")
             for _ in range(turn):  # so that the close comes at another moment each time
                 reader.closed  # noqa: B018
-            try:
-                reader.close()
-            except aiospin.BusyResourceError:  # the thread is in the middle of a native call
-                reader.close()
+            reader.close()
         assert_released(reader._ring)
+
+
+def send_small(writer):
+    writer.send_sync(b"small")
+
+
+def send_large(writer):
+    writer.send_sync(b"large" * 1000)
+
+
+def send_many(writer):
+    writer.send_many_sync([b"1", b"2", b"3"])
+
+
+def send_in_place(writer):
+    with writer.acquire_write(8) as slot:
+        slot[:] = bytes(8)
+
+
+@pytest.mark.parametrize("send", [send_small, send_large, send_many, send_in_place])
+def test_close_while_a_thread_is_sending(send):
+    """In the middle of a call, not of a wait: there are no readers."""
+
+    def send_all():
+        while True:
+            send(writer)
+
+    for turn in range(30):
+        with aiospin.BroadcastWriter.create(capacity=4096) as writer:
+            ring = writer._ring
+            with running(partial(ends_closed, send_all)):
+                until(lambda ring=ring, turn=turn: ring.sequence > 3 * turn)
+                writer.close()
+        assert_released(ring)
+        assert list(Path(SHM).parent.glob(f"aiospin-{writer.name}*")) == []
 
 
 def test_close_inside_acquire_read():

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from broadcast_support import SHM, Child, make_message, number_of, pair
-from support import COMPILED, running, settled, until
+from broadcast_support import SHM, Child, make_message, number_of, pair, waits
+from support import COMPILED, PATIENCE, running, settled, until
 
 import aiospin
 from aiospin import (
@@ -326,16 +326,6 @@ def test_blocking_for_the_window():
         assert len(files(writer)) == 4
 
 
-def waits(writer):
-    try:
-        writer.send_nowait(bytes(LARGE))
-    except WouldBlock:
-        return False
-    except BusyResourceError:
-        return True
-    raise AssertionError("there was room")
-
-
 def test_one_alone_always_passes():
     writer, [reader] = pair(CAPACITY)
     with writer, reader:
@@ -574,6 +564,56 @@ def test_a_close_in_the_middle_leaves_nothing():
         assert files(writer, "") == []
         with pytest.raises(aiospin.EndOfStream):
             reader.receive_nowait()
+
+
+@pytest.mark.parametrize("who", ["another thread", "a signal's handler"])
+@pytest.mark.parametrize("inside", ["open", "posix_fallocate", "pwrite"])
+def test_a_close_while_it_is_written_leaves_nothing(monkeypatch, inside, who):
+    """The file is gone when close() returns: at the end of a program the thread that sends does not go on."""
+    if (inside, who) == ("open", "another thread"):
+        pytest.skip("close() waits for that one, which takes no time")
+    real, inside_once = getattr(os, inside), []
+
+    def close_inside(*args):
+        if not inside_once:
+            inside_once.append(True)
+            if who == "another thread":
+                closer = threading.Thread(target=writer.close)
+                closer.start()
+                closer.join(PATIENCE)
+                assert not closer.is_alive()
+            else:
+                writer.close()
+            assert files(writer, "") == []
+        return real(*args)
+
+    writer, [reader] = pair(CAPACITY)
+    with writer, reader:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, inside, close_inside)
+            with pytest.raises(ClosedResourceError):
+                writer.send_nowait(bytes(LARGE))
+        assert inside_once
+        assert files(writer, "") == []
+        with pytest.raises(aiospin.EndOfStream):
+            reader.receive_nowait()
+
+
+def test_a_signals_handler_closes_while_it_is_published():
+    class ClosesFirst:
+        def __getattr__(self, name):
+            return getattr(ring, name)
+
+        def publish_large(self, *args):
+            writer.close()
+            ring.publish_large(*args)
+
+    writer, [reader] = pair(CAPACITY)
+    with writer, reader:
+        ring, writer._large._ring = writer._large._ring, ClosesFirst()
+        with pytest.raises(ClosedResourceError):
+            writer.send_nowait(bytes(LARGE))
+        assert files(writer, "") == []
 
 
 def test_more_than_there_is():

@@ -162,6 +162,77 @@ def test_the_end_of_a_program(program: str) -> None:
     assert files(name) == []
 
 
+SENDERS = """
+name = sys.argv[1]
+writers = [BroadcastWriter.create(f"{name}-{number}", capacity=4096) for number in range(5)]
+inside = threading.Event()
+
+def never(*args):
+    made(*args)
+    inside.set()
+    threading.Event().wait()
+
+def send(writer, message):
+    while True: writer.send_sync(message)
+
+async def send_in_loop(writer, message):
+    while True: await writer.send(message)
+
+def fill_in_place(writer, nbytes):
+    while True:
+        with writer.acquire_write(nbytes): pass
+
+for number, (target, *args) in enumerate([
+    (send, b"small"),
+    (send, b"large" * 10_000),
+    (anyio.run, send_in_loop, b"small"),
+    (fill_in_place, 50_000),
+    (send, b"it gets no further" * 1000),
+]):
+    args.insert(1 if target is anyio.run else 0, writers[number])
+    if number == 4: made, os.posix_fallocate = os.posix_fallocate, never
+    threading.Thread(target=target, args=args, daemon=True).start()
+    while number < 4 and writers[number].statistics().messages < 10: time.sleep(0)
+inside.wait()
+sys.exit(3)
+"""
+
+
+def test_daemon_threads_send_until_the_end() -> None:
+    name = f"{os.getpid()}-sends"
+    with Child(SENDERS, name) as child:
+        out, err = child._process.communicate(timeout=PATIENCE)
+    assert (child._process.returncode, out + err) == (3, b""), (out + err).decode()
+    assert files(name) == []
+
+
+LOCK_HOLDER = """
+import atexit
+import aiospin._member
+lock = threading.Lock()
+
+def holds_it(reader):
+    with lock: reader.receive_sync()
+
+# What is registered last runs first: the lock is wanted after the broadcasts were closed.
+atexit.unregister(aiospin._member._close_all)
+atexit.register(lock.acquire)
+atexit.register(aiospin._member._close_all)
+writer = BroadcastWriter.create(capacity=4096)
+reader = BroadcastReader.attach(writer.handle)
+threading.Thread(target=holds_it, args=[reader], daemon=True).start()
+while not reader._ring.suspended: time.sleep(0)
+sys.exit(3)
+"""
+
+
+def test_a_daemon_thread_has_a_lock_that_an_exit_handler_wants() -> None:
+    """As the thread of a program that logs has that of its handler, which logging takes at the end."""
+    with Child(LOCK_HOLDER) as child:
+        child._process.communicate(timeout=PATIENCE)
+    assert child._process.returncode == 3
+
+
 # ---- the loop ----
 
 

@@ -1517,9 +1517,23 @@ def test_end_of_stream(two_cores: tuple[Any, Any]) -> None:
             with pytest.raises(EndOfStream):
                 first.acquire()
         assert second.receive() == b"last"
-        for use in (lambda: writer.send(b"x"), lambda: writer.claim(1)):
-            with pytest.raises((ClosedResourceError, ValueError)):
+        for use in (lambda: writer.send(b"x"), lambda: writer.claim(1), writer.claim_large):
+            with pytest.raises(ClosedResourceError):
                 use()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_closed_since_the_claim(two_cores: tuple[Any, Any], large: bool) -> None:
+    """By another thread, say: what was claimed is dropped, and whoever had it is told why."""
+    with ring(two_cores) as (_, writer, reader):
+        view = writer.claim_large() if large else writer.claim(8)
+        if not large:
+            view.release()
+        writer.close()
+        with pytest.raises(ClosedResourceError):
+            writer.publish_large(1, 0) if large else writer.publish()
+        with pytest.raises(EndOfStream):
+            reader.receive()
 
 
 def test_claim(two_cores: tuple[Any, Any]) -> None:
