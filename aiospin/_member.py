@@ -7,7 +7,7 @@ import atexit
 import os
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiospin._core import core
@@ -370,5 +370,6 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 def _close_all() -> None:
     # Loops that still run now do so in daemon threads: they end with the process, and not with an error.
     exiting.set()
-    for member in list(_members):
-        member.close()
+    with ExitStack() as ends:  # all of them, whatever one raises
+        for member in list(_members):
+            ends.callback(member.close)

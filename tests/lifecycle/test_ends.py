@@ -206,6 +206,31 @@ def test_daemon_threads_send_until_the_end() -> None:
     assert files(name) == []
 
 
+ONE_FAILS = """
+writers = [BroadcastWriter.create(f"{sys.argv[1]}-{number}", capacity=4096) for number in range(3)]
+# Else they would be closed when the interpreter drops them.
+threading.Thread(target=lambda writers: threading.Event().wait(), args=[writers], daemon=True).start()
+close = BroadcastWriter.close
+failed = []
+
+def fail_once(writer):
+    close(writer)
+    if not failed:
+        failed.append(writer)
+        raise OSError("as from a file system that is gone")
+
+BroadcastWriter.close = fail_once
+"""
+
+
+def test_one_that_cannot_be_closed_keeps_no_other_open() -> None:
+    name = f"{os.getpid()}-fails"
+    with Child(ONE_FAILS, name) as child:
+        _, err = child._process.communicate(timeout=PATIENCE)
+    assert b"a file system that is gone" in err
+    assert files(name) == []
+
+
 LOCK_HOLDER = """
 import atexit
 import aiospin._member
