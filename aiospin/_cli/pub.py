@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from aiospin._cli.arguments import count, name, seconds, size
 from aiospin._cli.errors import CommandError, say, sentence
-from aiospin._cli.stream import FORMATS, FORMATS_HELP, batches, standard_input, terminable
+from aiospin._cli.stream import (
+    FORMATS,
+    FORMATS_HELP,
+    batches,
+    signals_told,
+    standard_input,
+    terminable,
+)
 
 if TYPE_CHECKING:
     from aiospin import BroadcastWriter
@@ -87,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     source = standard_input()
     logging.basicConfig(format="aiospin pub: %(message)s")  # a reader that holds it up is named
-    with terminable():
+    with signals_told() as signals, terminable():
         try:
             with BroadcastWriter.create(
                 arguments.name,
@@ -96,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
                 overflow=arguments.overflow,
             ) as writer:
                 _wait_for_readers(writer, arguments.wait_readers, arguments.timeout)
-                for messages in batches(source, arguments.format):
+                for messages in batches(source, arguments.format, signals):
                     _send(writer, messages, arguments.timeout)
         except (AiospinError, OSError, ValueError) as error:
             raise CommandError(sentence(error)) from error

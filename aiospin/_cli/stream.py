@@ -14,7 +14,7 @@ import select
 import signal
 import struct
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiospin._cli.errors import CommandError
@@ -108,25 +108,35 @@ class RecordSplitter:
         return []
 
 
-def batches(fd: int, kind: str) -> Iterator[list[bytes]]:
+def batches(fd: int, kind: str, signals: int) -> Iterator[list[bytes]]:
     """Read messages until the end of a file, as many at a time as are there.
 
+    :param signals: what signals_told() gave.
     :raises CommandError: the input is no sequence of messages, or cannot be read.
     """
     splitter: Splitter = LineSplitter() if kind == "lines" else RecordSplitter()
-    while chunk := _read(fd):
+    while chunk := _read(fd, signals):
         if messages := splitter.feed(chunk):
             yield messages
     if messages := splitter.finish():
         yield messages
 
 
-def _read(fd: int) -> bytes:
+def _read(fd: int, signals: int) -> bytes:
+    # A signal that comes right before a read begins does not end it, and its handler would wait for more input.
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.register(signals, select.POLLIN)
     while True:
+        ready = [found for found, _ in poll.poll()]
+        if signals in ready:  # of a handler that did not raise
+            os.read(signals, CHUNK)
+        if fd not in ready:
+            continue
         try:
             return os.read(fd, CHUNK)
-        except BlockingIOError:  # somebody who shares the file made it so
-            select.select([fd], [], [])
+        except BlockingIOError:  # somebody who shares the file made it so, and was faster
+            pass
         except OSError as error:
             raise CommandError(f"the input cannot be read: {error.strerror}") from None
 
@@ -212,3 +222,14 @@ def terminable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_told() -> Iterator[int]:
+    """A descriptor that is readable once a signal has come, for who waits in the kernel."""
+    with ExitStack() as undo:
+        come, go = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        undo.callback(os.close, come)
+        undo.callback(os.close, go)
+        undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(go, warn_on_full_buffer=False))
+        yield come
