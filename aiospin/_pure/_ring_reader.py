@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from .._errors import (
     BusyResourceError,
-    ClosedResourceError,
     EndOfStream,
     LaggedError,
     LayoutError,
@@ -301,8 +300,7 @@ class RingReader(End):
             raise ValueError("a large message came, and this end was made without a way to open it")
         with self._others():
             opened = self._large.open(record.sequence, record.position, record.nbytes, copy)
-        if self._turn.released or self._turn.ended:
-            raise ClosedResourceError
+        self._turn.check_open()
         if opened is not None:
             return opened
         if not self._lapped():
@@ -343,6 +341,7 @@ class RingReader(End):
         self._turn.check_free()
         if self._lent:
             self._release()
+            self._turn.check_open()  # others were let in
         if self._opening or self._holds_copy or self._acquired:
             raise BusyResourceError("holding an acquired message of")
         if self._error:
@@ -368,7 +367,7 @@ class RingReader(End):
         with self._turn:
             self._check_free()
             batch: list[bytes] = []
-            while len(batch) < max_messages and not self._error:
+            while len(batch) < max_messages and not self._error and not self._turn.ended:
                 try:
                     message = self._copy()
                 except BaseException as error:

@@ -94,6 +94,9 @@ static void set_aside(asp_py_reader *self) {
     self->error = value;
 }
 
+/* Maybe since this thread stepped out: then the segment may be unmapped, and the slot another reader's. */
+static bool is_closed(const asp_py_reader *self) { return !(self->end.open && self->ring.joined); }
+
 /* The bytes of the file or a view of it; None: it is gone. Others may come in meanwhile, even to leave. */
 static PyObject *open_large(asp_py_reader *self, const asp_ring_message *message, bool copy) {
     if (!self->large) {
@@ -107,7 +110,7 @@ static PyObject *open_large(asp_py_reader *self, const asp_ring_message *message
                                            (unsigned long long)message->length, copy ? Py_True : Py_False);
     asp_py_end_step_in(&self->end);
     self->opening = false;
-    if (opened && !(self->end.open && self->ring.joined)) {
+    if (opened && is_closed(self)) {
         Py_CLEAR(opened);
         asp_py_end_step_out(&self->end);
         asp_raise_closed(asp_module_of((PyObject *)self));
@@ -116,7 +119,8 @@ static PyObject *open_large(asp_py_reader *self, const asp_ring_message *message
     return opened;
 }
 
-/* The cursor went past a large message: whoever finds that it was the last removes the file. */
+/* The cursor went past a large message: whoever finds that it was the last removes the file. Afterwards the reader
+ * may be closed. */
 static void passed_large(asp_py_reader *self) {
     uint64_t oldest = asp_ring_oldest(&self->ring.ring);
     self->opening = true;
@@ -145,6 +149,7 @@ static void release_held(asp_py_reader *self) {
 static bool enter_after_all(asp_py_reader *self) {
     asp_module *module = asp_module_of((PyObject *)self);
     if (self->lent) release_held(self);
+    if (is_closed(self)) return false;
     if (self->opening || self->holds_copy) {
         asp_raise(module, ASP_BUSY, RECEIVING);
     } else if (self->error) {
@@ -162,11 +167,12 @@ static bool enter_after_all(asp_py_reader *self) {
 /* Begin to receive; the ring itself sees to a message that is acquired in it. */
 static bool enter_reader(asp_py_reader *self) {
     if (!asp_py_end_enter(&self->end, RECEIVING)) return false;
-    const bool joined = self->ring.joined; /* after leave() the slot may be another reader's */
+    const bool joined = self->ring.joined;
     const bool goes_on = joined && !self->opening && !self->holds_copy && !self->lent && !self->error && !self->skipped;
     if (goes_on || (joined && enter_after_all(self))) return true;
+    const bool closed = is_closed(self);
     asp_py_end_leave(&self->end);
-    if (!joined) asp_raise_closed(asp_module_of((PyObject *)self));
+    if (closed) asp_raise_closed(asp_module_of((PyObject *)self));
     return false;
 }
 
@@ -268,7 +274,7 @@ static PyObject *reader_receive_many(asp_py_reader *self, PyObject *argument) {
     asp_status status = ASP_READY;
     uint64_t count = 0;
     /* What passed_large() set aside ends the batch: there is room for one. */
-    while (count < most && !self->error) {
+    while (count < most && !self->error && !is_closed(self)) {
         PyObject *bytes = take_next(self, list, &status);
         if (!bytes) break;
         Py_DECREF(bytes); /* the list has it */

@@ -10,6 +10,7 @@ import stat
 import struct
 import threading
 from pathlib import Path
+from pickle import PickleBuffer
 
 import anyio
 import pytest
@@ -26,6 +27,7 @@ from aiospin import (
     LayoutError,
     WouldBlock,
 )
+from aiospin._large import IncomingFiles
 from aiospin._waiter import close_default_waiter
 
 CAPACITY = 8192  # bytes; a message of more than half of it is large
@@ -764,6 +766,38 @@ def test_another_thread_may_ask_while_one_reads(monkeypatch):
             reader.receive_nowait()
         monkeypatch.undo()
         until(lambda: not files(writer))
+
+
+@pytest.mark.parametrize("who", ["another thread", "a signal's handler"])
+@pytest.mark.parametrize("when", ["in a batch", "before the next"])
+def test_a_close_while_the_file_is_removed(monkeypatch, when, who):
+    """The segment is gone then, and was read on."""
+    passed = IncomingFiles.passed
+
+    def close_after(self, oldest):
+        passed(self, oldest)
+        if who == "another thread":
+            with running(reader.close):
+                pass
+        else:
+            reader.close()
+
+    writer, [reader] = pair(CAPACITY)
+    with writer, reader:
+        if when == "in a batch":
+            writer.send_nowait(bytes(LARGE))
+        else:
+            writer.send_object_nowait(PickleBuffer(bytearray(LARGE)))
+        writer.send_many_nowait([b"1", b"2"])
+        if when == "in a batch":
+            monkeypatch.setattr(IncomingFiles, "passed", close_after)
+            assert reader.receive_many_nowait() == [bytes(LARGE)]
+        else:
+            reader.receive_object_nowait(copy=False)
+            monkeypatch.setattr(IncomingFiles, "passed", close_after)
+        with pytest.raises(ClosedResourceError):
+            reader.receive_nowait()
+        assert files(writer) == []
 
 
 def test_what_removal_raises_loses_no_message(monkeypatch):
