@@ -303,11 +303,11 @@ class Member:
     def _forget(self) -> None:
         """In the child of a fork: it is the parent's. Say nothing to anybody, and refuse to be used."""
         self._lock = threading.RLock()
-        self._closing = self._closed = True
         if self._bell is not None:
             self._bell.forget()
             self._bell = None
-        self._let_go()
+        self._ring.forget()
+        self._segment.close()
 
     def _ensure_open(self) -> None:
         if self._closed:
@@ -358,9 +358,15 @@ _members: weakref.WeakSet[Member] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for member in list(_members):
-        member._forget()
+    members = list(_members)
     _members.clear()
+    for member in (
+        members
+    ):  # before anything that may fail: closing it in the child would close it in the parent
+        member._closing = member._closed = True
+    with ExitStack() as inherited:  # all of them, whatever one raises
+        for member in members:
+            inherited.callback(member._forget)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -255,8 +255,9 @@ class RingWriter:
         """Publish the end of the stream."""
 
     def release(self) -> None: ...
-    def forget_bells(self) -> None:
-        """Close the readers' doorbells, in the child of a fork: they are the parent's."""
+    def forget(self) -> None:
+        """release(), in the child of a fork, and without the readers' doorbells: they are the parent's. Never fails:
+        what is in use stays mapped, and is refused."""
 
 class _LargeFiles(Protocol):
     def open(self, sequence: int, position: int, length: int, copy: bool, /) -> Any:
@@ -357,3 +358,5 @@ class RingReader:
         """Give up the slot; the writer no longer waits for this reader."""
 
     def release(self) -> None: ...
+    def forget(self) -> None:
+        """As the writer's."""

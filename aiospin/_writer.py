@@ -514,7 +514,6 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
         self._lookout.forget()
         if self._draft is not None:
             self._draft.close()
-        self._ring.forget_bells()
         super()._forget()
 
 

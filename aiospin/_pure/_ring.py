@@ -9,7 +9,7 @@ mode tail before the overwriting, the copy before the check of tail.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from .._errors import BusyResourceError, ClosedResourceError
@@ -73,6 +73,10 @@ class Turn:
             yield
         finally:
             self._lock.release()
+
+    def forget(self) -> None:
+        """Let nobody in any more, whoever may be inside."""
+        self._ending = self.ended = self.released = True
 
     def step_out(self) -> None:
         """In the middle of an operation, around a call that may take long: let others in."""
@@ -151,6 +155,14 @@ class End:
     @property
     def suspended(self) -> bool:
         return self._turn.suspended
+
+    def forget(self) -> None:
+        """release(), in the child of a fork, where other threads that were inside are no more. Never fails: what is in
+        use stays mapped, and is refused."""
+        self._turn.forget()
+        with suppress(RuntimeError):
+            self._wait.release()
+            self._segment.release()
 
     def release(self) -> None:
         """Unpin the buffer. Idempotent."""

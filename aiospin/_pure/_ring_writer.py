@@ -324,9 +324,6 @@ class RingWriter(End):
                 if slot.bell in (BELL_REQUESTED, BELL_PARKED):
                     slot.bell = BELL_REFUSED
 
-    def forget_bells(self) -> None:
-        """Close the doorbells, in the child of a fork: there are none."""
-
     def abandon(self) -> None:
         """Drop the claim; nothing was published."""
         with self._turn:

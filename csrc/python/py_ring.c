@@ -23,6 +23,8 @@ static bool take_turn(asp_py_end *self, uint64_t *busy, uint64_t mine) {
     return asp_compare_exchange_u64(&self->busy, busy, mine); /* pairs with leave */
 }
 
+static uint64_t me(void) { return (uint64_t)PyThread_get_thread_ident() & ~(uint64_t)ACTION; }
+
 /* What another thread is inside of is soon over. */
 static void let_others_go_on(void) {
     Py_BEGIN_ALLOW_THREADS
@@ -32,11 +34,11 @@ static void let_others_go_on(void) {
 
 bool asp_py_end_enter(asp_py_end *self, const char *action) {
     asp_module *module = asp_module_of((PyObject *)self);
-    const uint64_t me = (uint64_t)PyThread_get_thread_ident() & ~(uint64_t)ACTION;
+    const uint64_t mine = me();
     uint64_t busy, give_up_ns = 0;
-    while (!take_turn(self, &busy, action ? me | ACTION : me)) {
+    while (!take_turn(self, &busy, action ? mine | ACTION : mine)) {
         /* This thread, when it comes back into its own object: in a finaliser, or out of a buffer's own code. */
-        const bool refused = (busy & ~(uint64_t)ACTION) == me || (action && busy & ACTION);
+        const bool refused = (busy & ~(uint64_t)ACTION) == mine || (action && busy & ACTION);
         if (!give_up_ns) give_up_ns = asp_now_ns() + TURN_NS;
         if (refused || asp_now_ns() > give_up_ns) {
             asp_raise(module, ASP_BUSY, action ? action : "using");
@@ -56,9 +58,8 @@ void asp_py_end_leave(asp_py_end *self) { asp_store_release_u64(&self->busy, 0);
 void asp_py_end_step_out(asp_py_end *self) { asp_py_end_leave(self); }
 
 void asp_py_end_step_in(asp_py_end *self) {
-    const uint64_t me = (uint64_t)PyThread_get_thread_ident() & ~(uint64_t)ACTION;
     uint64_t busy;
-    while (!take_turn(self, &busy, me)) let_others_go_on();
+    while (!take_turn(self, &busy, me())) let_others_go_on();
 }
 
 bool asp_py_end_open(asp_py_end *self, PyObject *buffer, asp_ring *ring, bool readonly) {
@@ -88,6 +89,15 @@ static bool close_end(asp_py_end *self) {
     self->open = false;
     if (was_open) asp_unpin(&self->pin);
     return true;
+}
+
+PyObject *asp_py_end_forget(asp_py_end *self) {
+    /* Other threads that were inside did not come along. This one may be, and go on: below a signal's handler, say. So
+     * what is in use stays mapped, and is refused from now on. */
+    const bool inside = (asp_load_relaxed_u64(&self->busy) & ~(uint64_t)ACTION) == me();
+    if (!inside) asp_py_end_leave(self);
+    if (inside || !close_end(self)) self->open = false;
+    Py_RETURN_NONE;
 }
 
 PyObject *asp_py_end_message(asp_py_end *self, const void *payload, uint64_t length) {

@@ -33,6 +33,8 @@ PyObject *asp_py_end_message(asp_py_end *self, const void *payload, uint64_t len
 /* The Wait on this end's watch; always the same. */
 PyObject *asp_py_end_wait(asp_py_end *self, asp_watch *watch);
 
+/* The method forget of both ends. */
+PyObject *asp_py_end_forget(asp_py_end *self);
 /* The method guard of both ends. */
 PyObject *asp_py_end_guard(asp_ring *ring, PyObject *lock_fd);
 PyObject *asp_py_end_suspend(asp_py_end *self, const char *action);

@@ -339,6 +339,11 @@ static PyObject *reader_lend(asp_py_reader *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+static PyObject *reader_forget(asp_py_reader *self, PyObject *unused) {
+    (void)unused;
+    return asp_py_end_forget(&self->end);
+}
+
 /* ---- the doorbell ---- */
 
 static PyObject *reader_bell_request(asp_py_reader *self, PyObject *unused) {
@@ -448,6 +453,7 @@ static PyMethodDef reader_methods[] = {
     ASP_METHOD("bell", reader_bell, METH_NOARGS, "Where the doorbell stands, asp_bell."),
     ASP_METHOD("bell_park", reader_bell_park, METH_NOARGS, "Park on the bell; False: not now."),
     ASP_METHOD("bell_unpark", reader_bell_unpark, METH_NOARGS, "No longer parked; False: it was rung."),
+    ASP_METHOD("forget", reader_forget, METH_NOARGS, "release(), in the child of a fork."),
     ASP_METHOD("guard", reader_guard, METH_O, "Have waits ask who lives, with this descriptor; None: no more."),
     ASP_METHOD("suspend", reader_suspend, METH_NOARGS, "Begin to wait for a message."),
     ASP_METHOD("resume", asp_py_end_resume, METH_O, "End of suspend; learns from the wait."),

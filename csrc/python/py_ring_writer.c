@@ -49,11 +49,10 @@ static PyObject *writer_release(asp_py_writer *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* Without entering: the thread that was inside when the process forked is not in the child to come out. */
-static PyObject *writer_forget_bells(asp_py_writer *self, PyObject *unused) {
+static PyObject *writer_forget(asp_py_writer *self, PyObject *unused) {
     (void)unused;
     asp_bells_close(self->bells);
-    Py_RETURN_NONE;
+    return asp_py_end_forget(&self->end);
 }
 
 static PyObject *cannot_claim(asp_py_writer *self, asp_status status, uint64_t nbytes) {
@@ -356,7 +355,7 @@ static PyMethodDef writer_methods[] = {
     ASP_METHOD("evict", writer_evict, METH_O, "Free the slot of a dead reader."),
     ASP_METHOD("close", writer_close, METH_NOARGS, "Publish the end of the stream."),
     ASP_METHOD("release", writer_release, METH_NOARGS, "Unpin the buffer."),
-    ASP_METHOD("forget_bells", writer_forget_bells, METH_NOARGS, "Close the doorbells, in the child of a fork."),
+    ASP_METHOD("forget", writer_forget, METH_NOARGS, "release(), in the child of a fork."),
     {NULL, NULL, 0, NULL},
 };
 

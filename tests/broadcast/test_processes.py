@@ -5,17 +5,35 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
-from broadcast_support import SHM, Child, consume, fill, make_message, number_of, pair, scaled
-from support import COMPILED, clean
+from broadcast_support import (
+    SHM,
+    Child,
+    consume,
+    fill,
+    make_message,
+    number_of,
+    pair,
+    scaled,
+    waits,
+)
+from support import COMPILED, clean, running, until
 
 import aiospin
-from aiospin import BroadcastReader, BroadcastWriter, BrokenResourceError, ClosedResourceError
+from aiospin import (
+    BroadcastReader,
+    BroadcastWriter,
+    BrokenResourceError,
+    ClosedResourceError,
+    _member,
+)
 
 SOON = 1.0  # seconds in which a death must be noticed; ten times what it takes
 
@@ -242,6 +260,66 @@ def test_forked_child_cannot_use_what_is_its_parents():
         writer.send_nowait(b"and on")
         assert reader.receive_nowait() == b"and on"
         BroadcastReader.attach(writer.handle).close()
+
+
+def test_fork_while_other_threads_are_inside():
+    """They are not in the child, which can use nothing of the parent's all the same, and close nothing."""
+    pairs = [pair() for _ in range(4)]
+    ends = [end for writer, readers in pairs for end in (writer, *readers)]
+    (receives, [waits_here]), (sends, [reader]), *_ = pairs
+    over = threading.Event()
+
+    def send_and_receive():
+        while not over.is_set():
+            sends.send_sync(b"x")
+            reader.receive_sync()
+
+    def give_back():
+        for end in ends:
+            assert end.closed
+            end.close()
+        assert not list(_member._members)
+
+    with ExitStack() as stack:
+        for end in ends:
+            stack.enter_context(end)
+        with running(waits_here.receive_sync), running(send_and_receive):
+            until(lambda: waits(waits_here))
+            assert [in_child(give_back) for _ in range(10)] == [0] * 10
+            over.set()
+            receives.send_sync(b"go on")
+        for writer, [reader] in pairs:
+            writer.send_nowait(b"still open")
+            assert reader.receive_nowait() == b"still open"
+
+
+@pytest.mark.parametrize("wait", ["receive_sync", "send_sync"])
+def test_fork_below_the_handler_of_a_signal(wait):
+    """The wait goes on below the handler, in the child too: in memory that is still there."""
+    children = []
+    parent = os.getpid()
+
+    def fork(*_):
+        children.append(os.fork())
+
+    writer, [reader] = pair()
+    before = signal.signal(signal.SIGALRM, fork)
+    try:
+        with writer, reader:
+            if wait == "send_sync":
+                fill(writer)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises((TimeoutError, ClosedResourceError)) as ended:
+                writer.send_sync(b"x", 1) if wait == "send_sync" else reader.receive_sync(1)
+            if os.getpid() != parent:
+                os._exit(0 if ended.type is ClosedResourceError else 1)
+            assert ended.type is TimeoutError
+            assert os.waitpid(children[0], 0)[1] == 0
+            assert not reader.closed
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        if os.getpid() != parent:
+            os._exit(2)
 
 
 def test_forked_child_has_broadcasts_of_its_own():

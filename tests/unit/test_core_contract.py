@@ -2225,7 +2225,7 @@ def test_bells(two_cores: tuple[Any, Any], tmp_path: pathlib.Path) -> None:
         assert len(os.read(fifo, 9)) == 1
         assert not reader.bell_park(), "there is something to receive"
         assert reader.bell() == 2
-        writer.forget_bells()
+        writer.forget()
         assert os.read(fifo, 9) == b"", "the writer's end is closed"
     finally:
         os.close(fifo)
