@@ -14,6 +14,7 @@ from support import COMPILED, settled
 
 import aiospin
 from aiospin import BroadcastReader, BroadcastWriter, WaitPolicy
+from aiospin._loops._asyncio import AsyncioLoop
 
 PARK = WaitPolicy.powersave()
 
@@ -70,6 +71,11 @@ async def with_bell(writer: BroadcastWriter, policy: WaitPolicy = PARK) -> Broad
         await writer.send(b"first")
         assert await first.result() == b"first"
     return reader
+
+
+def completions(loop: Any) -> int:
+    """Waits that have ended, of which the loop has not heard yet."""
+    return len((loop._pending() or ()) if isinstance(loop, AsyncioLoop) else loop._completed)
 
 
 def balance() -> int:

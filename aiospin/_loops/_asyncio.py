@@ -58,44 +58,47 @@ def loop_of(running: asyncio.AbstractEventLoop) -> AsyncioLoop:
     return found
 
 
+def _none() -> None:
+    return None
+
+
 class AsyncioLoop:
     """The port of one event loop; at most one wake of it is pending."""
 
     def __init__(self, running: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(running)  # _loops holds this object for as long as the loop lives
-        self._lock = threading.Lock()  # of the two below
-        self._completed: deque[AsyncioTicket] = deque()
-        self._wake_pending = False
+        self._lock = threading.Lock()  # of the batch of the wake that is pending, which may grow
+        # The loop's own handle alone keeps it, so that it goes with a loop that is closed before.
+        self._pending: Callable[[], deque[AsyncioTicket] | None] = _none
         self.slicing = False  # a wait of this loop is spinning in slices
         self._listener = _Listener()
 
     def post(self, tickets: list[Ticket]) -> None:
         with self._lock:
-            self._completed.extend(tickets)  # type: ignore[arg-type]
-            if self._wake_pending:
+            batch = self._pending()
+            if batch is not None:
+                batch.extend(tickets)  # type: ignore[arg-type]
                 return
-            self._wake_pending = True
+            batch = deque(tickets)  # type: ignore[arg-type]
+            self._pending = weakref.ref(batch)
         loop = self._loop()
-        try:
-            if loop is not None:
-                loop.call_soon_threadsafe(self._drain)
-                return
-        except RuntimeError:
-            pass  # the loop was closed under its waits: nobody is left to be told
-        with self._lock:
-            self._completed.clear()
-            self._wake_pending = False
+        if loop is not None:
+            # Else, the loop was closed under its waits: nobody is left to be told.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._drain, batch)
 
-    def _drain(self) -> None:
+    def _drain(self, batch: deque[AsyncioTicket]) -> None:
         with self._lock:
-            self._wake_pending = False
-            tickets, self._completed = self._completed, deque()
-        try:
-            while tickets:
-                tickets.popleft().resolve()
-        finally:
-            if tickets:  # a task has raised what ends the loop, unless its owner runs it on
-                self.post(list(tickets))
+            self._pending = _none
+        if len(batch) > 1:
+            # For a loop that a task runs inside its step, as some notebooks do, and one that a task's error ends.
+            asyncio.get_running_loop().call_soon(self._resolve, batch)
+        self._resolve(batch)
+
+    @staticmethod
+    def _resolve(batch: deque[AsyncioTicket]) -> None:
+        while batch:
+            batch.popleft().resolve()
 
     async def checkpoint(self) -> None:
         await asyncio.sleep(0)
@@ -377,22 +380,28 @@ class _Wake(asyncio.Future[Any]):
         """From a callback of the loop, whose last step this is, as the task may do anything."""
         if self.done():
             return
-        self.set_result(result)
+        try:
+            self.set_result(result)
+            alone = asyncio.current_task() is None
+            step = self._step
+            if alone and step is not None:
+                assert self._context is not None
+                # The two in one: Ctrl-C is raised after a call, and finds that the step has begun, or has not.
+                self._step = None
+                self._context.run(step, self)
+        finally:
+            # The loop is run inside one of its tasks, as some notebooks do; or Ctrl-C came.
+            self._call_soon()
+
+    def _call_soon(self) -> None:
         step, self._step = self._step, None
-        if step is None:
-            return
-        if asyncio.current_task() is None:
-            assert self._context is not None
-            self._context.run(step, self)
-        else:  # the loop is run inside one of its tasks, as some notebooks do
+        if step is not None:
             self.get_loop().call_soon(step, self, context=self._context)
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
             return False
-        step, self._step = self._step, None
-        if step is not None:
-            self.get_loop().call_soon(step, self, context=self._context)
+        self._call_soon()
         return True
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from bell_support import completions
 from support import PATIENCE, mark, settled, suspended, until
 
 import aiospin
@@ -146,7 +147,7 @@ def test_a_cancel_after_completion(run: Any, name: str) -> None:
             await settled(lambda: aiospin.statistics().live_tickets > live)
             word[0] = 1
             Flag(word, dtype="B").notify()
-            until(lambda: port._completed)  # this thread does not let the loop run meanwhile
+            until(lambda: completions(port))  # this thread does not let the loop run meanwhile
             group.cancel_scope.cancel()
         for _ in range(5):
             await checkpoint()

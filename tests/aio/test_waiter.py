@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
+from bell_support import completions
 from support import PATIENCE, mark, settled, suspended, until
 
 import aiospin
@@ -225,8 +227,8 @@ def test_one_wake_for_many_completions(run_asyncio: Any, monkeypatch: pytest.Mon
             await settled(lambda: aiospin.statistics().live_tickets == live + count)
             for index in range(8):  # one after the other, so that they come in several batches
                 word[index] = 1
-                until(lambda index=index: len(port._completed) >= (index + 1) * (count // 8))
-            until(lambda: len(port._completed) == count)
+                until(lambda index=index: completions(port) >= (index + 1) * (count // 8))
+            until(lambda: completions(port) == count)
             assert wakes == 1
         assert wakes == 1
 
@@ -245,10 +247,12 @@ def test_the_default_waiter_starts_again(run: Any) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("when", ["after", "before"])
 def test_a_loop_that_is_closed_under_its_waits(
-    run_asyncio: Any, policy: WaitPolicy, capfd: pytest.CaptureFixture[str]
+    run_asyncio: Any, policy: WaitPolicy, when: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """No wake of it, no output, and the buffer is free once the task is gone."""
+    """No wake of it, no output, and the buffer is free once the task is gone. So it is if the wait was over before, and
+    the loop had been told."""
     made: list[Any] = []
 
     async def main() -> None:
@@ -266,12 +270,16 @@ def test_a_loop_that_is_closed_under_its_waits(
         return task
 
     task = loop.run_until_complete(begin())
-    loop.close()
+    if when == "after":
+        loop.close()
     word[0] = 1
     if policy in (PARK, POLICIES["thread"]):
         until(lambda: aiospin.statistics().live_tickets == 0)  # it completes, for nobody
+        if when == "before":
+            until(partial(completions, loop_of(loop)))
+    loop.close()
     assert not task.done()
-    del task
+    del task, loop
 
     def is_free() -> bool:
         gc.collect()  # the task and what it waits for refer to each other

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
+from collections import deque
 from typing import Any
 
 import pytest
-from bell_support import PARK, asleep_on_bell, bells_ring, running, with_bell
+from bell_support import PARK, asleep_on_bell, bells_ring, completions, running, with_bell
 from support import settled, until
 
 import aiospin
 from aiospin import BroadcastWriter, WaitPolicy, eq, wait_for_flag
-from aiospin._loops._asyncio import AsyncioLoop, _Wake, loop_of
+from aiospin._loops._asyncio import AsyncioLoop, AsyncioTicket, _Wake, loop_of
 
 THREAD = WaitPolicy(mode="thread")
 name = contextvars.ContextVar[str]("name")
@@ -44,8 +46,8 @@ def test_a_completion_runs_the_task(run_asyncio: Any, monkeypatch: pytest.Monkey
         over: list[bool] = []
         drain = AsyncioLoop._drain
 
-        def and_then(loop: AsyncioLoop) -> None:
-            drain(loop)
+        def and_then(loop: AsyncioLoop, batch: deque[AsyncioTicket]) -> None:
+            drain(loop, batch)
             over.append(waited.over)
 
         monkeypatch.setattr(AsyncioLoop, "_drain", and_then)
@@ -180,7 +182,7 @@ def test_one_that_raises_leaves_the_others_their_completions(run_asyncio: Any) -
         await settled(lambda: aiospin.statistics().live_tickets == 4)
         port = loop_of(asyncio.get_running_loop())
         word[0] = 1
-        until(lambda: len(port._completed) == 4)
+        until(lambda: completions(port) == 4)
         await asyncio.wait(tasks)
 
     async def new_loop() -> asyncio.AbstractEventLoop:
@@ -195,5 +197,72 @@ def test_one_that_raises_leaves_the_others_their_completions(run_asyncio: Any) -
         loop.run_until_complete(asyncio.wait(tasks))
         assert sorted(told) == [0, 1, 2, 3]
         assert isinstance(tasks[1].exception(), KeyboardInterrupt)
+    finally:
+        loop.close()
+
+
+def test_one_that_runs_the_loop_does_not_keep_the_others_asleep() -> None:
+    """As nest_asyncio does, or a modal dialog in a loop of Qt: inside the step of one task, for another."""
+    loop = asyncio.new_event_loop()
+    awake: list[asyncio.Task[Any] | None] = []
+    woken: list[list[bool]] = []
+
+    def run_inside(step_of: asyncio.Task[Any]) -> None:
+        asyncio.tasks._leave_task(loop, step_of)  # type: ignore[attr-defined]
+        for _ in range(3):
+            loop.call_soon(lambda: None)  # the poll is not to wait
+            loop._run_once()  # type: ignore[attr-defined]
+        for _ in range(10):  # the pass outside has counted what it will find
+            loop.call_soon(lambda: None)
+        asyncio.tasks._enter_task(loop, step_of)  # type: ignore[attr-defined]
+
+    async def one(word: bytearray, tasks: list[asyncio.Task[None]]) -> None:
+        await wait_for_flag(word, eq(1), policy=THREAD)
+        awake.append(asyncio.current_task())
+        if len(awake) == 1:
+            assert awake[0] is not None
+            run_inside(awake[0])
+            woken.append([task.done() for task in tasks if task is not awake[0]])
+
+    async def main() -> None:
+        word, tasks = bytearray(8), list[asyncio.Task[None]]()
+        tasks += [asyncio.ensure_future(one(word, tasks)) for _ in range(2)]
+        await settled(lambda: aiospin.statistics().live_tickets == 2)
+        port = loop_of(loop)
+        word[0] = 1
+        until(lambda: completions(port) == 2)
+        await asyncio.gather(*tasks)
+        assert woken == [[True]]
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_interrupted_before_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is not lost: the task goes on, or can be cancelled, when the loop is run again."""
+    loop = asyncio.new_event_loop()
+    told: list[Any] = []
+
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    async def begin(wake: _Wake) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(sleeper(wake, told))
+        await one_pass()
+        return task
+
+    try:
+        wake = _Wake(loop)
+        task = loop.run_until_complete(begin(wake))
+        loop.call_soon(wake.end, "awake")
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "current_task", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_forever()
+        assert told == []
+        loop.run_until_complete(task)
+        assert told == ["awake", "the task's own"]
     finally:
         loop.close()
