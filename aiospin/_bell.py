@@ -170,14 +170,20 @@ class Bell:
         self.remove()
         self.forget()
 
+    def inherited(self) -> None:
+        """forget(), in the child of a fork, where the file is the parent's, and whoever had the lock is not."""
+        self._lock = threading.RLock()
+        self.forget()
+
     def forget(self) -> None:
-        """Close the descriptors and leave the file: in the child of a fork, where it is the parent's."""
-        self._unusable = True
-        self._made = False
-        self.owner = self.sleeper = None
-        fifo, self._fifo = self._fifo, -1
-        timer, self._timer = self._timer, -1
-        door, self._door = self._door, None
+        """Close the descriptors and leave the file."""
+        with self._lock:  # two threads may let go of it
+            self._unusable = True
+            self._made = False
+            self.owner = self.sleeper = None
+            fifo, self._fifo = self._fifo, -1
+            timer, self._timer = self._timer, -1
+            door, self._door = self._door, None
         if door is not None:
             door.close()
         for fd in (fifo, timer):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # survivors wait under 100 ms, until the wait itself asks, once a second.
 PAUSES: Final = (1e-3, 10e-3, *(90e-3,) * 11)
 
+# So long nobody of an earlier round is to wait for a question while later ones begin again and again, ns.
+_LONGEST_NS: Final = int(max(PAUSES) * 1e9)
+
 # inotify_event: number, mask, cookie, bytes of a name, of which a file that is watched itself has none
 _EVENT: Final = struct.Struct("iIII")
 _GONE: Final = 0x8000  # IN_IGNORED: the file is no more
@@ -45,7 +48,16 @@ def ask(targets: Iterable[Target]) -> None:
 class Closes:
     """Targets by the files that their peers close. Used by the thread of its loop."""
 
-    __slots__ = ("__weakref__", "_fd", "_followed", "_heard", "_lately", "_rounds", "_targets")
+    __slots__ = (
+        "__weakref__",
+        "_asked_ns",
+        "_fd",
+        "_followed",
+        "_heard",
+        "_lately",
+        "_rounds",
+        "_targets",
+    )
 
     def __init__(self) -> None:
         """:raises OSError: no inotify here, or this user has no more of them (fs.inotify.max_user_instances)."""
@@ -53,6 +65,7 @@ class Closes:
         self._followed: WeakSet[Target] = WeakSet()
         self._heard: set[Target] = set()
         self._lately: set[Target] = set()  # of rounds that a later one has taken over
+        self._asked_ns = 0  # when those were asked
         self._rounds = 0
         self._fd = core.closes_open()
         _all.add(self)
@@ -93,15 +106,24 @@ class Closes:
     def questions(self, heard: set[Target]) -> Iterator[float]:
         """Have them ask after their peers now, and after each of these pauses. A later round takes over the questions
         of this one, so that many closes do not ask more often than a few."""
-        self._lately |= heard
         self._rounds = this = self._rounds + 1
-        ask(heard)
+        if not self._lately:
+            self._asked_ns = core.now_ns()
+        self._lately |= heard
+        if core.now_ns() - self._asked_ns > _LONGEST_NS:
+            self._ask_lately()
+        else:
+            ask(heard)
         for pause in PAUSES:
             yield pause
             if self._rounds != this:
                 return
-            ask(self._lately)
+            self._ask_lately()
         self._lately.clear()
+
+    def _ask_lately(self) -> None:
+        self._asked_ns = core.now_ns()
+        ask(self._lately)
 
     def _read(self) -> bool:
         """False: nothing was told."""

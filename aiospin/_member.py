@@ -285,18 +285,23 @@ class Member:
             _members.discard(self)
             self._ring.guard(None)
             self._segment.drop_lock()
+            bell = self._bell
             if not self._ring.suspended:
                 self._let_go()
-            elif self._bell is not None and self._bell.owner is not None and not exiting.is_set():
-                self._bell.owner.wake(self._bell)
+            elif bell is not None and not exiting.is_set():
+                owner = bell.owner  # once: the thread of its loop may let go of it meanwhile
+                if owner is not None:
+                    owner.wake(bell)
 
     def _let_go(self) -> None:
         """Nobody waits any more. Idempotent."""
         bell = self._bell
-        if bell is not None and bell.owner is not None:
-            bell.owner.disown(bell, bell.discard)
-        elif bell is not None:
-            bell.discard()
+        if bell is not None:
+            owner = bell.owner  # once, as in close()
+            if owner is None:
+                bell.discard()
+            else:
+                owner.disown(bell, bell.discard)
         self._ring.release()
         self._segment.close()
 
@@ -304,7 +309,7 @@ class Member:
         """In the child of a fork: it is the parent's. Say nothing to anybody, and refuse to be used."""
         self._lock = threading.RLock()
         if self._bell is not None:
-            self._bell.forget()
+            self._bell.inherited()
             self._bell = None
         self._ring.forget()
         self._segment.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pickle import loads
@@ -16,6 +17,7 @@ from aiospin._deadline import FOREVER, deadline_of, expired
 from aiospin._errors import (
     AiospinError,
     BrokenResourceError,
+    ClosedResourceError,
     EndOfStream,
     LayoutError,
     WouldBlock,
@@ -386,7 +388,7 @@ class ReadSlot:
             view.release()
         except BufferError:
             pass  # an array over it is still held; the documentation says not to use it any more
-        if not self._reader.closed:
+        with suppress(ClosedResourceError):  # which has released it
             self._reader._ring.release_message()
 
     async def __aexit__(

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -15,7 +16,7 @@ from anyio.abc import ObjectSendStream
 
 from aiospin._core import core
 from aiospin._deadline import FOREVER, deadline_of, expired
-from aiospin._errors import BatchTimeoutError, WouldBlock
+from aiospin._errors import BatchTimeoutError, ClosedResourceError, WouldBlock
 from aiospin._garbage import sweep_closed
 from aiospin._large import OutgoingFiles
 from aiospin._lock import READER_BYTE
@@ -348,7 +349,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
                 for offset, part in message.parts:
                     view[offset : offset + len(part)] = part
         except BaseException:
-            self._ring.abandon()
+            self._abandon_claim()
             raise
         self._ring.publish(form)
         return True
@@ -390,9 +391,14 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
     def _abandon(self) -> None:
         draft, self._draft = self._draft, None
         if draft is None:
-            self._ring.abandon()
+            self._abandon_claim()
         else:
             self._abandon_large(draft)
+
+    def _abandon_claim(self) -> None:
+        # It may be closed by now, which drops the claim: not to be told instead of what went wrong before.
+        with suppress(ClosedResourceError):
+            self._ring.abandon()
 
     # A large message is claimed in the ring first: nobody else can send while its file is filled in.
 
@@ -403,9 +409,9 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
             if self._large.make_room(nbytes):
                 return self._large.create(nbytes)
         except BaseException:
-            self._ring.abandon()
+            self._abandon_claim()
             raise
-        self._ring.abandon()
+        self._abandon_claim()
         return None
 
     def _publish_large(self, draft: Draft, form: int) -> None:
@@ -415,8 +421,7 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
 
     def _abandon_large(self, draft: Draft) -> None:
         self._large.discard(draft)
-        if not self._closed:
-            self._ring.abandon()
+        self._abandon_claim()
 
     def _too_late(self, timeout: float | None) -> TimeoutError:
         slowest = self._ring.slowest()
@@ -559,8 +564,7 @@ class WriteSlot:
         except BufferError:
             pass  # an array over it is still held; the documentation says not to use it any more
         if kind is not None:
-            if not self._writer.closed:
-                self._writer._abandon()
+            self._writer._abandon()
             return
         self._writer._publish()
 

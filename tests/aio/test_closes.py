@@ -376,6 +376,33 @@ def test_many_closes_ask_no_more_often_than_a_few(
 
 
 @heard_of
+def test_closes_without_end_keep_nobody_from_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them begins a round, before the first pause of the one before is over."""
+
+    class Clock:
+        ms = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(core, name)
+
+        def now_ns(self) -> int:
+            return self.ms * 1_000_000
+
+    clock = Clock()
+    monkeypatch.setattr(_closes, "core", clock)
+    closes = Closes()
+    one, two = (Listener(tmp_path / name) for name in ("one", "two"))
+    next(closes.questions({one}))
+    asked = []
+    for clock.ms in range(300):
+        next(closes.questions({two}))
+        asked.append(one.asked)
+    assert [asked.index(count) for count in (2, 3, 4)] == [91, 182, 273]
+
+
+@heard_of
 def test_more_is_told_than_the_kernel_keeps(tmp_path: Path) -> None:
     closes = Closes()
     one, two, late = (Listener(tmp_path / name) for name in ("one", "two", "late"))
