@@ -390,8 +390,9 @@ class _Wake(asyncio.Future[Any]):
                 self._step = None
                 self._context.run(step, self)
         finally:
-            # The loop is run inside one of its tasks, as some notebooks do; or Ctrl-C came.
-            self._call_soon()
+            if self._step is not None:
+                # The loop is run inside one of its tasks, as some notebooks do; or Ctrl-C came.
+                self._call_soon()
 
     def _call_soon(self) -> None:
         step, self._step = self._step, None
