@@ -10,9 +10,9 @@ from aiospin._errors import ClosedResourceError
 exiting = threading.Event()
 """Everything is being closed, because the interpreter ends."""
 
-# What is left to do at exit takes milliseconds as a rule. Not for ever: the thread may hold a lock that another
-# exit handler wants, as those of logging do.
-_GRACE_S: Final = 1.0
+# What is left to do at exit takes milliseconds as a rule, and a second beside threads that compute. Not for ever: the
+# thread may hold a lock that another exit handler wants, as those of logging do.
+_GRACE_S: Final = 5.0
 
 
 def closed() -> ClosedResourceError:

@@ -41,7 +41,7 @@ GUARDED_NS: Final = 1_000_000_000
 class _MemberTarget(RecheckedTarget):
     """The ring's next move, and between two looks at it the question whether the other side still lives."""
 
-    __slots__ = ("__weakref__", "_guarded", "_member", "follows_peers", "unasked")
+    __slots__ = ("_guarded", "_member", "follows_peers", "unasked")
 
     recheck_ns = LIVENESS_NS
 
@@ -307,6 +307,8 @@ class Member:
 
     def _forget(self) -> None:
         """In the child of a fork: it is the parent's. Say nothing to anybody, and refuse to be used."""
+        # Before anything that may fail: closing it in the child would close it in the parent.
+        self._closing = self._closed = True
         self._lock = threading.RLock()
         if self._bell is not None:
             self._bell.inherited()
@@ -365,10 +367,6 @@ _members: weakref.WeakSet[Member] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     members = list(_members)
     _members.clear()
-    for member in (
-        members
-    ):  # before anything that may fail: closing it in the child would close it in the parent
-        member._closing = member._closed = True
     with ExitStack() as inherited:  # all of them, whatever one raises
         for member in members:
             inherited.callback(member._forget)

@@ -7,7 +7,9 @@ waiter thread.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from aiospin._core import core
@@ -135,6 +137,7 @@ class RecheckedTarget(Target):
     """
 
     __slots__ = (
+        "__weakref__",
         "_closes",
         "_deadline_ns",
         "_error",
@@ -157,10 +160,11 @@ class RecheckedTarget(Target):
     def __init__(self, wait: core.Wait) -> None:
         super().__init__(wait)
         self._idle = threading.Condition()  # guards the two below; told when _running ends
-        self._running = False  # the waiter thread is in recheck()
+        self._running = 0  # the waiter thread that is in recheck(), or none
         # The submitted one. A completion of an earlier one may still be on its way through the waiter thread.
         self._ticket: Ticket | None = None
         self._error: BaseException | None = None
+        _rechecked.add(self)
 
     @property
     def withdrawn(self) -> bool:  # type: ignore[override]
@@ -244,7 +248,7 @@ class RecheckedTarget(Target):
                 return (
                     status  # as planned: the message is about to come, and its way shall be short
                 )
-            self._running = True
+            self._running = threading.get_ident()
         woken = status == core.READY
         outcome: int | None = None
         error: BaseException | None = None
@@ -259,7 +263,7 @@ class RecheckedTarget(Target):
         except BaseException as raised:
             error = raised
         with self._idle:
-            self._running = False
+            self._running = 0
             self._idle.notify_all()
             if outcome is None and error is None and ticket is self._ticket:
                 # Under the lock, so that withdraw() finds either us running or a ticket to cancel.
@@ -282,8 +286,15 @@ class RecheckedTarget(Target):
             return True
 
     def join(self) -> None:
+        if self._running == threading.get_ident():
+            return  # the predicate itself has ended the wait: closed its coroutine, say
         with self._idle:
             self._idle.wait_for(lambda: not self._running)
+
+    def forget_runner(self) -> None:
+        """In the child of a fork, where the waiter thread is not."""
+        self._idle = threading.Condition()
+        self._running = 0
 
     def outcome(self, status: int) -> bool:
         self._ticket = self._closes = None  # which refer to the loop
@@ -390,6 +401,18 @@ def _takes_argument(function: Callable[..., Any]) -> bool:
             "or nothing"
         )
     return bool(required) or any(p.kind is p.VAR_POSITIONAL for p in positional)
+
+
+_rechecked: weakref.WeakSet[RecheckedTarget] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for target in list(_rechecked):
+        target.forget_runner()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def make_target(buf: Any, predicate: Any, notified: bool, default: Dtype | None = None) -> Target:

@@ -20,7 +20,7 @@ from aiospin._errors import ClosedResourceError
 from aiospin._exit import exiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -74,7 +74,8 @@ class Waiter:
         )  # of _thread and _closed; a signal handler may come in between
         self._thread: threading.Thread | None = None
         self._closed = False
-        _waiters.add(self)
+        with _registry_lock:
+            _waiters.add(self)
 
     @property
     def closed(self) -> bool:
@@ -145,7 +146,8 @@ class Waiter:
             _hand_over([(ticket, core.STOPPED) for ticket in tickets])
         if thread is not None and thread is not threading.current_thread():
             thread.join(_EXIT_JOIN)
-        _waiters.discard(self)
+        with _registry_lock:
+            _waiters.discard(self)
 
     def __enter__(self) -> Self:
         if self._closed:
@@ -178,14 +180,6 @@ class Waiter:
         with self._lock:
             self._thread = None
 
-    def _before_fork(self) -> None:
-        self._lock.acquire()
-        self._table.before_fork()
-
-    def _after_fork_in_parent(self) -> None:
-        self._table.after_fork_in_parent()
-        self._lock.release()
-
     def _after_fork_in_child(self) -> None:
         self._table.after_fork_in_child()
         self._lock = threading.RLock()
@@ -210,7 +204,7 @@ _joined: list[bool] = []
 
 def _close_before_join() -> None:
     """Threads with loops may go on beside: their waits are told."""
-    for waiter in list(_waiters):
+    for waiter in _all():
         waiter._end(tell=True)
 
 
@@ -232,7 +226,7 @@ def _hand_over(batch: list[tuple[Any, int]]) -> None:
 
 _waiters: weakref.WeakSet[Waiter] = weakref.WeakSet()
 _default: list[Waiter] = []  # at most one
-_default_lock = threading.Lock()
+_registry_lock = threading.RLock()  # of the two; a signal handler may come in between
 
 
 def default_waiter() -> Waiter:
@@ -240,9 +234,11 @@ def default_waiter() -> Waiter:
     for waiter in _default:
         if not waiter._closed:
             return waiter
-    with _default_lock:
+    with _registry_lock:
         if not _default or _default[0]._closed:
-            _default[:] = [Waiter()]
+            made = Waiter()
+            if not _default or _default[0]._closed:  # a signal handler may have waited meanwhile
+                _default[:] = [made]
         return _default[0]
 
 
@@ -252,28 +248,53 @@ def close_default_waiter() -> None:
         waiter.close()
 
 
-_held: list[Waiter] = []  # between before_fork and after_fork, so that all see the same waiters
+def _all() -> list[Waiter]:
+    with _registry_lock:
+        return list(_waiters)
+
+
+# From before a fork to after it no table is half changed, and no waiter comes or goes. Nested generators hold the
+# locks, since ``with`` and ``try`` take and give back all or nothing when Ctrl-C comes in between.
+
+
+def _hold(waiters: list[Waiter]) -> Generator[None, None, None]:
+    if not waiters:
+        yield
+        return
+    with waiters[0]._lock:
+        try:
+            waiters[0]._table.before_fork()
+            yield from _hold(waiters[1:])
+        finally:
+            if not _in_child:
+                waiters[0]._table.after_fork_in_parent()
+
+
+def _hold_all() -> Generator[None, None, None]:
+    with _registry_lock:
+        yield from _hold(_all())
+
+
+_held: list[Generator[None, None, None]] = []  # at most one
+_in_child: list[bool] = []  # says so by not being empty
 
 
 def _before_fork() -> None:
-    _default_lock.acquire()
-    _held[:] = _waiters
-    for waiter in _held:
-        waiter._before_fork()
+    _held[:] = [_hold_all()]
+    next(_held[0])
 
 
 def _after_fork_in_parent() -> None:
-    for waiter in _held:
-        waiter._after_fork_in_parent()
-    _held.clear()
-    _default_lock.release()
+    while _held:
+        _held.pop().close()
 
 
 def _after_fork_in_child() -> None:
-    for waiter in _held:
+    for waiter in list(_waiters):  # one that was not held, too, made by another's hook
         waiter._after_fork_in_child()
-    _held.clear()
-    _default_lock.release()
+    _in_child.append(True)
+    _after_fork_in_parent()  # this thread has the registry's lock, in the child too
+    _in_child.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -288,5 +309,5 @@ if hasattr(os, "register_at_fork"):
 def _close_all() -> None:
     # Loops that still run now do so in daemon threads: they end with the process, and not with an error.
     exiting.set()
-    for waiter in list(_waiters):
+    for waiter in _all():
         waiter._end(tell=False)

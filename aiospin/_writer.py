@@ -516,10 +516,10 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
             self._segment.unlink()
 
     def _forget(self) -> None:
+        super()._forget()
         self._lookout.forget()
         if self._draft is not None:
             self._draft.close()
-        super()._forget()
 
 
 class WriteSlot:

@@ -97,8 +97,12 @@ class AsyncioLoop:
 
     @staticmethod
     def _resolve(batch: deque[AsyncioTicket]) -> None:
+        # None leaves the batch before its wait is over, which is over once: Ctrl-C may come, or a nested pass.
         while batch:
-            batch.popleft().resolve()
+            ticket = batch[0]
+            ticket.resolve()
+            if batch and batch[0] is ticket:
+                batch.popleft()
 
     async def checkpoint(self) -> None:
         await asyncio.sleep(0)

@@ -44,8 +44,9 @@ class Turn:
         self.released = False
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise closed() if self._ending else BusyResourceError(self._action)
+        # Who is about to end it takes the lock if we leave it alone.
+        if self._ending or not self._lock.acquire(blocking=False):
+            raise self._refusal()
         if self.released:
             self._lock.release()
             raise closed()
@@ -60,6 +61,9 @@ class Turn:
         if kind is ClosedResourceError:
             raise closed() from None
 
+    def _refusal(self) -> Exception:
+        return closed() if self._ending else BusyResourceError(self._action)
+
     @contextmanager
     def at_last(self) -> Iterator[None]:
         """The same for an operation that ends something, which lets another thread finish first."""
@@ -72,6 +76,7 @@ class Turn:
                 raise ClosedResourceError
             yield
         finally:
+            self._ending = False
             self._lock.release()
 
     def forget(self) -> None:

@@ -240,6 +240,28 @@ def test_one_that_runs_the_loop_does_not_keep_the_others_asleep() -> None:
         loop.close()
 
 
+def test_interrupted_before_a_wait_is_over() -> None:
+    """Who comes next finds it in the batch."""
+
+    class Ticket:
+        over = interrupted = False
+
+        def resolve(self) -> None:
+            if not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+            self.over = True
+
+    tickets = [Ticket() for _ in range(3)]
+    batch: Any = deque(tickets)
+    for _ in tickets:
+        with pytest.raises(KeyboardInterrupt):
+            AsyncioLoop._resolve(batch)
+    AsyncioLoop._resolve(batch)
+    assert all(ticket.over for ticket in tickets)
+    assert not batch
+
+
 def test_interrupted_before_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is not lost: the task goes on, or can be cancelled, when the loop is run again."""
     loop = asyncio.new_event_loop()

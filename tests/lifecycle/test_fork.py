@@ -230,6 +230,80 @@ def test_fork_while_a_thread_asks_the_waiter() -> None:
     assert clean(program) == ""
 
 
+INSIDE = {
+    "the child ends its inherited loop": """
+    word, inside, go_on = bytearray(8), threading.Event(), threading.Event()
+
+    def predicate():
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            go_on.wait(30)
+        return word[0] == 1
+
+    async def main():
+        task = asyncio.ensure_future(wait_for_flag(word, predicate, policy=MODES[1]))
+        while not inside.is_set(): await asyncio.sleep(0)
+        pid = os.fork()
+        if pid == 0: sys.exit(7)  # asyncio.run cancels the task on the way out
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        os._exit(0)  # the child has taken the loop's poll apart, which the two share
+
+    asyncio.run(main())
+    """,
+    "Ctrl-C in the hook before it": """
+    waiters = [aiospin.Waiter() for _ in range(3)]
+    seen = []
+    sys.unraisablehook = lambda raised: seen.append(raised.exc_type)
+
+    class Interrupted:
+        def __init__(self, table): self.table = table
+        def __getattr__(self, name): return getattr(self.table, name)
+        def before_fork(self):
+            self.table.before_fork()
+            if not seen: raise KeyboardInterrupt
+
+    for waiter in waiters: waiter._table = Interrupted(waiter._table)
+    for _ in range(3): joined(fork(lambda: asyncio.run(own_waits())))
+    assert seen == [KeyboardInterrupt], seen
+    for waiter in waiters: waiter.close()
+    asyncio.run(own_waits())
+    """,
+    "a signal's handler forks while the first waiter is made": """
+    from aiospin import _waiter
+    make = _waiter.Waiter.__init__
+
+    def fork_inside(waiter, **options):
+        make(waiter, **options)
+        _waiter.Waiter.__init__ = make
+        joined(fork(lambda: asyncio.run(own_waits())))
+
+    _waiter.Waiter.__init__ = fork_inside
+    asyncio.run(own_waits())
+    """,
+    "waiters come and go beside it": """
+    seen, over = [], threading.Event()
+    sys.unraisablehook = lambda raised: seen.append(raised.exc_value)
+    sys.setswitchinterval(1e-5)
+
+    def churn():
+        while not over.is_set():
+            for waiter in [aiospin.Waiter() for _ in range(20)]: waiter.close()
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    for _ in range(100): joined(fork(lambda: None))
+    over.set()
+    thread.join()
+    assert not seen, seen
+    """,
+}
+
+
+@pytest.mark.parametrize("program", INSIDE)
+def test_fork_in_the_middle(program: str) -> None:
+    assert clean(HEAD + INSIDE[program]) == ""
+
+
 def _answer(name: str) -> None:
     """What a process of multiprocessing runs: waits for 1 in shared memory, answers with 2."""
     import asyncio
