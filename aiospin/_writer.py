@@ -501,10 +501,12 @@ class BroadcastWriter(Member, ObjectSendStream[Any]):
             )
 
     def _say_goodbye(self) -> None:
-        if self._draft is not None:
-            self._abandon()
         self._large.close()
         self._ring.close()
+        # After that: another thread, whose draft it may be, finds that the ring is closed, and no claim without a file.
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            self._large.discard(draft)
         self._check_peer()
         if self._large:
             self._segment.retire()

@@ -601,6 +601,32 @@ def test_a_close_while_it_is_written_leaves_nothing(monkeypatch, inside, who):
             reader.receive_nowait()
 
 
+def test_another_thread_leaves_its_block_while_the_writer_is_closed():
+    """Between the end of the file and that of the claim it published a message of nobody's."""
+    writer, [reader] = pair(CAPACITY)
+    slot = writer.acquire_write(LARGE)
+    slot.__enter__()
+    discard, left = writer._large.discard, []
+
+    def leave():
+        with pytest.raises(ClosedResourceError):
+            slot.__exit__(None, None, None)
+        left.append(True)
+
+    def discard_and_leave(draft):
+        discard(draft)
+        with running(leave):
+            pass
+
+    writer._large.discard = discard_and_leave
+    with reader:
+        writer.close()
+        assert left
+        assert files(writer, "") == []
+        with pytest.raises(aiospin.EndOfStream):
+            reader.receive_nowait()
+
+
 def test_a_signals_handler_closes_while_it_is_published():
     class ClosesFirst:
         def __getattr__(self, name):
