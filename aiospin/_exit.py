@@ -10,8 +10,8 @@ from aiospin._errors import ClosedResourceError
 exiting = threading.Event()
 """Everything is being closed, because the interpreter ends."""
 
-# What is left to do at exit takes milliseconds as a rule, and a second beside threads that compute. Not for ever: the
-# thread may hold a lock that another exit handler wants, as those of logging do.
+# Seconds; chosen, as long as the exit waits for a predicate (_waiter.py). Not for ever: the thread may hold a lock that
+# another exit handler wants, as those of logging do.
 _GRACE_S: Final = 5.0
 
 

@@ -20,7 +20,6 @@ from ._watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from typing_extensions import Buffer
 
@@ -51,12 +50,7 @@ class Turn:
             self._lock.release()
             raise closed()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._lock.release()
         if kind is ClosedResourceError:
             raise closed() from None

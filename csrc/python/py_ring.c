@@ -13,8 +13,8 @@
 /* Beside the thread in `busy`, whose number is that of something aligned: it sends or receives. */
 #define ACTION 1
 
-/* So long another thread is waited for, ns. Nothing inside an operation blocks, so they take microseconds, and seconds
- * where they copy gigabytes; never giving up would hang the child of a fork, where that thread is no more. */
+/* So long another thread is waited for, ns; chosen. Nothing inside an operation blocks, so they take microseconds, and
+ * seconds where they copy gigabytes; never giving up would hang the child of a fork, where that thread is no more. */
 #define TURN_NS 5000000000
 
 /* True: it is this thread's turn, from 0 in `busy` on. False: `busy` says whose it is instead. */
